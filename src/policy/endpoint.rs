@@ -1,0 +1,129 @@
+//! Where Lambda and STS are called: AWS's own endpoints, their variants, or an address of the operator's.
+
+use std::fmt;
+
+use http::Uri;
+
+/// Lambda's endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// The region's own.
+    #[default]
+    Regional,
+    /// A variant of the region's own.
+    Variant {
+        /// FIPS 140 validated.
+        fips: bool,
+        /// Reachable by IPv6 too.
+        dual_stack: bool,
+    },
+    /// An address, such as a VPC endpoint's.
+    Url(Url),
+}
+
+/// An absolute `http` or `https` address.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Url(String);
+
+/// Why an address is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No absolute `http` or `https` address.
+    Form,
+    /// User and password in it would be sent nowhere, and be shown in listings.
+    UserInfo,
+    /// A query, which an endpoint cannot have.
+    Query,
+}
+
+impl Url {
+    /// Reads an absolute `http` or `https` address.
+    ///
+    /// # Errors
+    /// If it is none, or has a user or a query.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let uri: Uri = text.parse().map_err(|_| Error::Form)?;
+        let scheme = uri.scheme_str().ok_or(Error::Form)?;
+        let authority = uri.authority().ok_or(Error::Form)?;
+        if !matches!(scheme, "http" | "https") || authority.host().is_empty() {
+            return Err(Error::Form);
+        }
+        if authority.as_str().contains('@') {
+            return Err(Error::UserInfo);
+        }
+        if uri.query().is_some() {
+            return Err(Error::Query);
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The address without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether what is sent there can be read on the way: no TLS, and not this machine.
+    pub fn is_exposed(&self) -> bool {
+        let Some(rest) = self.0.strip_prefix("http://") else { return false };
+        let host = rest.split('/').next().unwrap_or(rest);
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        let loopback = host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        !loopback
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Form => "is not an address: expected `https://host` or `http://host:port`",
+            Self::UserInfo => "has a user in it: expected `https://host`",
+            Self::Query => "has a query in it: expected `https://host`",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_addresses_are_taken() {
+        for (text, result) in [
+            ("https://vpce-1.lambda.us-east-1.vpce.amazonaws.com", Ok(())),
+            ("http://127.0.0.1:9000/", Ok(())),
+            ("http://[::1]:9000", Ok(())),
+            ("127.0.0.1:9000", Err(Error::Form)),
+            ("ftp://host", Err(Error::Form)),
+            ("https://", Err(Error::Form)),
+            ("", Err(Error::Form)),
+            ("https://user:secret@host", Err(Error::UserInfo)),
+            ("https://host?x=1", Err(Error::Query)),
+        ] {
+            assert_eq!(Url::parse(text).map(|_| ()), result, "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_is_exposed() {
+        for (text, exposed) in [
+            ("https://host", false),
+            ("http://localhost:1", false),
+            ("http://127.0.0.1:1", false),
+            ("http://[::1]:1", false),
+            ("http://10.0.0.1:1", true),
+            ("http://host/path", true),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().is_exposed(), exposed, "{text}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The Lambda policy, parsed: what is in here is valid.
+
+pub mod access;
+pub mod credentials;
+pub mod endpoint;
+pub mod function;
+pub mod options;
+pub mod proto;
+pub mod region;
+pub mod secret;
+pub mod target;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+pub use self::{
+    access::Access,
+    function::Qualifier,
+    options::{ClientContext, Invocation, Log, Tenant, Timeout},
+    region::Region,
+    target::Target,
+};
+use crate::{error::About, event::Format};
+
+/// The name under which calls ask for a policy.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+/// The text is no name of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameError;
+
+/// Everything that a call of a policy needs to know.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The name in the configuration; `inline` if the call brought the policy.
+    pub name: Name,
+    /// For people.
+    pub title: String,
+    /// For people.
+    pub description: String,
+    /// Which function.
+    pub target: Target,
+    /// The qualifiers that a call may choose.
+    pub qualifiers: Vec<Qualifier>,
+    /// Who signs, and where.
+    pub access: Access,
+    /// How the function is invoked.
+    pub invocation: Invocation,
+    /// Whether the end of its log is returned.
+    pub log: Log,
+    /// Client context, unless the call brings its own.
+    pub context: Option<ClientContext>,
+    /// Tenant, unless the call names one.
+    pub tenant: Option<Tenant>,
+    /// What HTTP calls are made into.
+    pub event: Format,
+    /// How long a call may take.
+    pub timeout: Timeout,
+}
+
+/// What an inline policy takes from the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct InlineDefaults {
+    /// The region, if neither the policy nor its function names one.
+    pub region: Option<Region>,
+    /// Where Lambda is called.
+    pub endpoint: endpoint::Endpoint,
+    /// Where STS is called.
+    pub sts_endpoint: Option<endpoint::Url>,
+    /// How long a call may take.
+    pub timeout: Timeout,
+    /// Whether the end of the log is returned.
+    pub log: Log,
+    /// How the function is invoked.
+    pub invocation: Invocation,
+    /// What HTTP calls are made into.
+    pub event: Format,
+}
+
+/// Every configured policy, and whether calls may bring their own.
+#[derive(Debug, Default)]
+pub struct Policies {
+    /// By name.
+    pub named: HashMap<Name, Arc<Policy>>,
+    /// What inline policies start from; without it they are denied.
+    pub inline: Option<InlineDefaults>,
+}
+
+impl Name {
+    /// The name of every policy that a call brings.
+    pub const INLINE: &str = "inline";
+
+    /// Reads a name: 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or digit, so that it can
+    /// stand in a URL's path and in a metric's label as it is.
+    ///
+    /// # Errors
+    /// If it has another form, or is `inline`.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let first = text.bytes().next().ok_or(NameError)?;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if text.len() > 64 || !first.is_ascii_alphanumeric() || !text.bytes().all(allowed) || text == Self::INLINE {
+            return Err(NameError);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name of an inline policy.
+    pub fn inline() -> Self {
+        Self(Self::INLINE.into())
+    }
+
+    /// The name's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Policy {
+    /// The title of a policy that has none (API Connect's default).
+    pub const DEFAULT_TITLE: &str = "lambda";
+
+    /// What errors say of the policy.
+    pub fn about(&self) -> About {
+        About {
+            policy: self.name.0.to_string(),
+            function: self.target.function.to_string(),
+            region: self.target.region.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "is not a policy's name: expected 1 to 64 letters, digits, `-`, `_` or `.`, a letter or digit first, \
+             and not `inline`",
+        )
+    }
+}
+
+impl std::error::Error for NameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_stand_in_a_path() {
+        let long = "n".repeat(65);
+        for (text, ok) in [
+            ("orders", true),
+            ("orders.v2", true),
+            ("9-lives_", true),
+            ("", false),
+            ("-orders", false),
+            ("a/b", false),
+            ("a b", false),
+            ("inline", false),
+            (&long, false),
+        ] {
+            assert_eq!(Name::parse(text).is_ok(), ok, "{text}");
+        }
+    }
+}
