@@ -26,7 +26,11 @@
 //!
 //! `cli` is above `app` and `config`, which `app` knows. `local` is a leaf that only `cli` and tests know.
 
+pub mod admission;
 pub mod error;
 pub mod event;
+pub mod execute;
+pub mod lambda;
 pub mod pb;
 pub mod policy;
+pub mod telemetry;

@@ -1,0 +1,158 @@
+//! The one HTTP connector of all clients: connections pooled per endpoint, and failures that say what was sent.
+//!
+//! The SDK's own connector would do but for three things. It offers HTTP/2, and once an endpoint accepts keeps a
+//! single connection to it, behind whose stream limit calls queue up. It cannot set TCP keepalive. And its errors do
+//! not tell a call that never left from one that may have run, on which the answer to the gateway depends.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use aws_smithy_runtime_api::{
+    client::{
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+            SharedHttpConnector,
+        },
+        orchestrator::{HttpRequest, HttpResponse},
+        result::ConnectorError,
+        runtime_components::RuntimeComponents,
+    },
+    shared::IntoShared,
+};
+use aws_smithy_types::body::SdkBody;
+use http::Uri;
+use http_body_util::Limited;
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector as TcpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore};
+use tower::{BoxError, Service};
+
+/// How long a connection may take to be made, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection stays open without a call: below the 350 s after which NAT gateways, NLBs and VPC endpoints
+/// drop it silently (VPC user guide, NAT gateway basics), and below the 60 s that servers commonly wait.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// How often TCP asks the peer of a waiting connection: a function can run for 15 minutes, NAT forgets after 350 s.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How many idle connections an endpoint keeps.
+const MAX_IDLE_PER_HOST: usize = 1024;
+/// The largest answer that is read: Lambda's 6 MB, and room for an error document.
+const MAX_ANSWER: usize = 6 * 1024 * 1024 + 64 * 1024;
+
+/// No connection could be made, so nothing was sent.
+#[derive(Debug)]
+pub(super) struct NotConnected(Box<dyn StdError + Send + Sync>);
+
+/// A pool of connections to every endpoint.
+#[derive(Clone)]
+struct Connector(legacy::Client<Connect, SdkBody>);
+
+/// Makes one connection within [`CONNECT_TIMEOUT`]; the TCP connector's own timeout leaves TLS out.
+#[derive(Clone)]
+struct Connect(HttpsConnector<TcpConnector>);
+
+/// Makes the connector. It is cheap to clone; its clones share their connections.
+pub(super) fn shared() -> SharedHttpClient {
+    let mut tcp = TcpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_happy_eyeballs_timeout(Some(Duration::from_millis(250)));
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    let client = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+        .build(Connect(https));
+    Connector(client).into_shared()
+}
+
+/// The system's root certificates; `SSL_CERT_FILE` and `SSL_CERT_DIR` replace them.
+fn tls() -> ClientConfig {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!(
+            errors = ?found.errors,
+            "no root certificates found, so no https endpoint can be trusted: install ca-certificates or set SSL_CERT_FILE"
+        );
+    }
+    ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+}
+
+impl Service<Uri> for Connect {
+    type Response = <HttpsConnector<TcpConnector> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, address: Uri) -> Self::Future {
+        let connecting = self.0.call(address);
+        Box::pin(async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? })
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
+            let response = client.request(request).await.map_err(|error| {
+                if error.is_connect() {
+                    ConnectorError::io(Box::new(NotConnected(error.into()))).never_connected()
+                } else {
+                    ConnectorError::io(error.into())
+                }
+            })?;
+            let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)));
+            HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
+        })
+    }
+}
+
+impl HttpClient for Connector {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl fmt::Display for NotConnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection could be made")
+    }
+}
+
+impl StdError for NotConnected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Makes ring the provider of rustls, which has no default when two are compiled in.
+pub fn install_crypto() {
+    // An error means that it is installed already.
+    let _: Result<(), Arc<_>> = rustls::crypto::ring::default_provider().install_default();
+}

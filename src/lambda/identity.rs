@@ -1,0 +1,163 @@
+//! Where credentials come from: the SDK's default chain, and STS for roles.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_config::{default_provider::credentials::DefaultCredentialsChain, provider_config::ProviderConfig};
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, error::CredentialsError},
+};
+use aws_sdk_sts::{
+    config::{BehaviorVersion, IdentityCache, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::assume_role::AssumeRoleError,
+};
+use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
+
+use super::refresh::{Error, Identity, Loaded, Provider};
+use crate::policy::{
+    Access,
+    credentials::{AccessKeys, AssumeRole},
+    endpoint::Endpoint,
+};
+
+/// The name that the SDK gives to where credentials came from.
+const SOURCE: &str = "lambda-policy";
+/// How long credentials are used at least, whatever their expiry and this machine's clock say.
+const LEAST_VALID: Duration = Duration::from_secs(60);
+
+/// The service's own identity: environment, profile, web identity, EKS Pod Identity, ECS, IMDSv2, in the SDK's order.
+pub(super) fn service(http: SharedHttpClient) -> Arc<Identity> {
+    let chain = Arc::new(OnceCell::new());
+    Identity::loaded(move || {
+        let (chain, http) = (Arc::clone(&chain), http.clone());
+        Box::pin(async move {
+            let chain = chain.get_or_init(|| default_chain(http)).await;
+            let credentials = chain.provide_credentials().await.map_err(chain_error)?;
+            Ok(loaded(credentials))
+        })
+    })
+}
+
+/// A key pair as it is.
+pub(super) fn keys(keys: &AccessKeys) -> Arc<Identity> {
+    Identity::fixed(Credentials::new(
+        keys.id.as_str(),
+        keys.secret.expose_secret(),
+        keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+        None,
+        SOURCE,
+    ))
+}
+
+/// A role that `base` assumes.
+pub(super) fn role(role: &AssumeRole, base: Arc<Identity>, access: &Access, http: SharedHttpClient) -> Arc<Identity> {
+    let mut config = aws_sdk_sts::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(aws_sdk_sts::config::Region::new(access.region().as_str().to_owned()))
+        .http_client(http)
+        .credentials_provider(Provider(base))
+        .identity_cache(IdentityCache::no_cache())
+        // Assuming a role twice does no harm.
+        .retry_config(RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100)))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(Duration::from_secs(4))
+                .operation_timeout(Duration::from_secs(12))
+                .build(),
+        );
+    if let Endpoint::Variant { fips, dual_stack } = access.endpoint() {
+        config = config.use_fips(*fips).use_dual_stack(*dual_stack);
+    }
+    if let Some(url) = access.sts_endpoint() {
+        config = config.endpoint_url(url.as_str());
+    }
+    let sts = aws_sdk_sts::Client::from_conf(config.build());
+    let role = role.clone();
+    Identity::loaded(move || {
+        let (sts, role) = (sts.clone(), role.clone());
+        Box::pin(async move {
+            let answer = sts
+                .assume_role()
+                .role_arn(role.role_arn.as_str())
+                .role_session_name(role.session_name.as_str())
+                .set_external_id(role.external_id.as_ref().map(|id| id.as_str().to_owned()))
+                .duration_seconds(i32::try_from(role.duration.as_secs()).unwrap_or(i32::MAX))
+                .send()
+                .await
+                .map_err(|error| sts_error(&role, &error))?;
+            let given = answer
+                .credentials
+                .ok_or_else(|| Error { rejected: false, detail: "STS answered without credentials".to_owned() })?;
+            let expiry = SystemTime::try_from(given.expiration).map_err(|error| Error {
+                rejected: false,
+                detail: format!("STS answered with an expiry that is none: {error}"),
+            })?;
+            Ok(loaded(Credentials::new(
+                given.access_key_id,
+                given.secret_access_key,
+                Some(given.session_token),
+                Some(expiry),
+                SOURCE,
+            )))
+        })
+    })
+}
+
+async fn default_chain(http: SharedHttpClient) -> DefaultCredentialsChain {
+    let config = ProviderConfig::without_region()
+        .with_behavior_version(Some(aws_config::BehaviorVersion::latest()))
+        .with_http_client(http)
+        .load_default_region()
+        .await;
+    DefaultCredentialsChain::builder().configure(config).build().await
+}
+
+fn loaded(credentials: Credentials) -> Loaded {
+    let valid_for = credentials
+        .expiry()
+        // A clock that is ahead makes them look expired. They are used for a while all the same, as AWS has the last
+        // word; without this, each call would load its own.
+        .map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default().max(LEAST_VALID));
+    Loaded { credentials, valid_for }
+}
+
+fn chain_error(error: CredentialsError) -> Error {
+    let rejected = matches!(error, CredentialsError::InvalidConfiguration(_));
+    Error { rejected, detail: format!("the default credentials chain gave none: {}", chain_of(&error)) }
+}
+
+fn sts_error(role: &AssumeRole, error: &SdkError<AssumeRoleError>) -> Error {
+    // If the base has no credentials, that is the reason.
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(base) = current.downcast_ref::<Error>() {
+            return base.clone();
+        }
+        source = current.source();
+    }
+    let status = error.raw_response().map(|r| r.status().as_u16());
+    let throttled = matches!(error.code(), Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
+    let rejected = status.is_some_and(|s| (400..500).contains(&s) && s != 429) && !throttled;
+    let said = match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => chain_of(error),
+    };
+    Error { rejected, detail: format!("assuming {} failed: {said}", role.role_arn.as_str()) }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}

@@ -1,0 +1,159 @@
+//! Clients and credentials by what they are made of: built once, bounded, dropped when idle.
+//!
+//! A client is found by a fingerprint of its region, credentials and endpoint, so no secret is a key. A rotated secret
+//! has another fingerprint: the next call builds another client, while calls in flight finish on theirs.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_sdk_lambda::config::{
+    BehaviorVersion, IdentityCache, SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use moka::sync::Cache;
+
+use super::{
+    connector, identity,
+    refresh::{Identity, Provider},
+};
+use crate::policy::{Access, credentials::Base, endpoint::Endpoint, secret::Fingerprint};
+
+/// The most clients that are kept: about 20 KB each, and 20 us to build one that was dropped.
+const MAX_CLIENTS: u64 = 2048;
+/// The most roles whose credentials are kept: about 2 KB each, and a call of STS for one that was dropped.
+const MAX_IDENTITIES: u64 = 16_384;
+/// A client, or a role's credentials, that no call wanted for so long is dropped.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// The clients of all policies, over one pool of connections.
+#[derive(Debug)]
+pub(super) struct Pool {
+    clients: Cache<Fingerprint, Arc<Client>>,
+    identities: Cache<Fingerprint, Arc<Identity>>,
+    service: Arc<Identity>,
+    http: SharedHttpClient,
+}
+
+/// A client of Lambda, and whose it is.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub lambda: aws_sdk_lambda::Client,
+    pub identity: Arc<Identity>,
+}
+
+impl Pool {
+    pub(super) fn new() -> Self {
+        let http = connector::shared();
+        Self {
+            clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
+            identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE).build(),
+            service: identity::service(http.clone()),
+            http,
+        }
+    }
+
+    /// The client for this access; callers that come together get the same.
+    pub(super) fn client(&self, access: &Access) -> Arc<Client> {
+        self.clients.get_with(access.key(), || Arc::new(self.build(access)))
+    }
+
+    fn build(&self, access: &Access) -> Client {
+        let identity = self.identity(access);
+        let mut config = aws_sdk_lambda::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(aws_sdk_lambda::config::Region::new(access.region().as_str().to_owned()))
+            .http_client(self.http.clone())
+            .credentials_provider(Provider(Arc::clone(&identity)))
+            // The identity caches by itself, and keeps serving while a renewal fails.
+            .identity_cache(IdentityCache::no_cache())
+            // The SDK would retry after a timeout or a broken connection, when the function may have run.
+            .retry_config(RetryConfig::disabled())
+            // The call's deadline bounds everything; a function may well be silent for 15 minutes.
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        config = match access.endpoint() {
+            Endpoint::Regional => config,
+            Endpoint::Variant { fips, dual_stack } => config.use_fips(*fips).use_dual_stack(*dual_stack),
+            Endpoint::Url(url) => config.endpoint_url(url.as_str()),
+        };
+        Client { lambda: aws_sdk_lambda::Client::from_conf(config.build()), identity }
+    }
+
+    fn identity(&self, access: &Access) -> Arc<Identity> {
+        let credentials = access.credentials();
+        let base = || match credentials.base() {
+            Base::Service => Arc::clone(&self.service),
+            Base::Keys(keys) => identity::keys(keys),
+        };
+        match credentials.role() {
+            None => base(),
+            Some(role) => self
+                .identities
+                .get_with(access.identity_key(), || identity::role(role, base(), access, self.http.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::policy::{
+        Region,
+        credentials::{AccessKeyId, AccessKeys, AssumeRole, Credentials, RoleArn, SessionDuration, SessionName},
+        endpoint::Url,
+    };
+
+    fn access(secret: &str, endpoint: &str) -> Access {
+        let keys = AccessKeys {
+            id: AccessKeyId::parse("AKIDEXAMPLE").unwrap(),
+            secret: SecretString::from(secret.to_owned()),
+            session_token: None,
+        };
+        let role = AssumeRole {
+            role_arn: RoleArn::parse("arn:aws:iam::123456789012:role/orders").unwrap(),
+            external_id: None,
+            session_name: SessionName::default(),
+            duration: SessionDuration::default(),
+        };
+        Access::new(
+            Region::parse("us-east-1").unwrap(),
+            Credentials::new(Base::Keys(keys), Some(role)),
+            Endpoint::Url(Url::parse(endpoint).unwrap()),
+            None,
+        )
+    }
+
+    #[tokio::test]
+    async fn equal_access_gets_the_same_client_and_a_rotated_secret_another() {
+        connector::install_crypto();
+        let pool = Pool::new();
+        let first = pool.client(&access("one", "https://a"));
+        assert!(Arc::ptr_eq(&first, &pool.client(&access("one", "https://a"))));
+        assert!(!Arc::ptr_eq(&first, &pool.client(&access("two", "https://a"))));
+        let elsewhere = pool.client(&access("one", "https://b"));
+        assert!(!Arc::ptr_eq(&first, &elsewhere));
+        assert!(Arc::ptr_eq(&first.identity, &elsewhere.identity), "one role is assumed once");
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_secrets_leave_a_bounded_pool() {
+        connector::install_crypto();
+        let pool = Pool::new();
+        for n in 0..10_000 {
+            pool.client(&access(&format!("secret {n}"), "https://a"));
+        }
+        pool.clients.run_pending_tasks();
+        assert!(pool.clients.entry_count() <= MAX_CLIENTS);
+    }
+
+    #[tokio::test]
+    async fn no_key_and_no_debug_shows_a_secret() {
+        connector::install_crypto();
+        let pool = Pool::new();
+        pool.client(&access("hunter2", "https://a"));
+        let printed = format!("{pool:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+}

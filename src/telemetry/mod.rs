@@ -1,0 +1,4 @@
+//! What the service says of itself.
+
+pub mod access;
+pub mod log;
