@@ -30,6 +30,8 @@ pub mod admission;
 pub mod error;
 pub mod event;
 pub mod execute;
+pub mod grpc;
+pub mod http;
 pub mod lambda;
 pub mod pb;
 pub mod policy;

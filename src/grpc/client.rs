@@ -1,0 +1,166 @@
+//! A client of the contract, for the command line: calls, and failures with their details taken apart.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+
+use crate::pb::{
+    self, InvocationType, execute_policy_request::Input, execute_policy_response::Output, function_error,
+    policy_service_client::PolicyServiceClient,
+};
+
+/// The largest answer that is read, as the service's own limit.
+const MAX_MESSAGE: usize = super::MAX_MESSAGE;
+
+/// A connection to a service.
+#[derive(Debug)]
+pub struct Client(PolicyServiceClient<Channel>);
+
+/// No connection.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+/// An answer of the function.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Lambda's status.
+    pub status: i32,
+    /// The function's output as text, if there is one.
+    pub output: Option<String>,
+    /// Kind, type and message of the function's own failure.
+    pub error: Option<(&'static str, String, String)>,
+    /// The version that ran.
+    pub version: String,
+    /// AWS's id of the request.
+    pub request: String,
+    /// The end of the log.
+    pub log: String,
+    /// How long the service took.
+    pub total_ms: i64,
+}
+
+/// No answer of the function.
+#[derive(Debug)]
+pub struct Failure {
+    /// The contract's reason, or the gRPC code's name where there is none.
+    pub reason: String,
+    /// The gRPC code's name.
+    pub code: String,
+    /// The message.
+    pub message: String,
+    /// The fields that are wrong.
+    pub violations: Vec<(String, String)>,
+    /// Policy, function, region, and whether the function may have run.
+    pub metadata: BTreeMap<String, String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If the address is none, or nobody listens there.
+    pub async fn connect(address: &str) -> Result<Self, Unreachable> {
+        let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let unreachable = |error: tonic::transport::Error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Unreachable(format!("{address}: {error}{cause}"))
+        };
+        let endpoint = Endpoint::from_shared(address.clone()).map_err(unreachable)?;
+        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await.map_err(unreachable)?;
+        Ok(Self(PolicyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)))
+    }
+
+    /// Calls a policy with JSON.
+    ///
+    /// # Errors
+    /// If there is no answer of the function.
+    pub async fn call_json(
+        &mut self,
+        policy: &str,
+        json: String,
+        invocation: Option<&str>,
+        qualifier: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Outcome, Failure> {
+        let invocation = match invocation {
+            None => InvocationType::Unspecified,
+            Some("event") => InvocationType::Event,
+            Some("dry-run") => InvocationType::DryRun,
+            Some(_) => InvocationType::RequestResponse,
+        };
+        let mut request = Request::new(pb::ExecutePolicyRequest {
+            policy: policy.to_owned(),
+            input: Some(Input::Json(json)),
+            invocation: invocation.into(),
+            qualifier: qualifier.to_owned(),
+            ..Default::default()
+        });
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        match self.0.execute_policy(request).await {
+            Ok(response) => Ok(Outcome::from(response.into_inner())),
+            Err(status) => Err(Failure::from(status)),
+        }
+    }
+}
+
+impl From<pb::ExecutePolicyResponse> for Outcome {
+    fn from(response: pb::ExecutePolicyResponse) -> Self {
+        let output = response.output.map(|output| match output {
+            Output::Json(text) => text,
+            Output::Payload(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Output::Http(http) => format!("HTTP {}\n{}", http.status, String::from_utf8_lossy(&http.body)),
+        });
+        let error = response.error.map(|error| {
+            let kind = match error.kind() {
+                function_error::Kind::Handled => "handled",
+                function_error::Kind::Malformed => "malformed",
+                function_error::Kind::Unhandled | function_error::Kind::Unspecified => "unhandled",
+            };
+            (kind, error.r#type, error.message)
+        });
+        Self {
+            status: response.status,
+            output,
+            error,
+            version: response.version,
+            request: response.request,
+            log: response.log,
+            total_ms: response.timing.map_or(0, |timing| timing.total_us / 1000),
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let code = format!("{:?}", status.code());
+        Self {
+            reason: info.map_or_else(|| code.clone(), |info| info.reason.clone()),
+            code,
+            message: status.message().to_owned(),
+            violations: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())).collect())
+                .unwrap_or_default(),
+            metadata: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}

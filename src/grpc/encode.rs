@@ -1,0 +1,82 @@
+//! The engine's reply as the wire's.
+
+use std::time::Duration;
+
+use crate::{
+    event,
+    execute::{FunctionError, FunctionErrorKind, Output, Reply, Timing},
+    pb::{self, execute_policy_response as wire, function_error::Kind},
+    policy::{Invocation, Policy},
+};
+
+/// The response of a call.
+pub(super) fn reply(reply: Reply) -> pb::ExecutePolicyResponse {
+    let Reply { status, output, error, version, request_id, log, timing, variables } = reply;
+    pb::ExecutePolicyResponse {
+        status: i32::from(status),
+        output: match output {
+            Output::None => None,
+            Output::Payload(bytes) => Some(wire::Output::Payload(bytes)),
+            Output::Json(text) => Some(wire::Output::Json(text)),
+            Output::Http(reply) => Some(wire::Output::Http(http(reply))),
+        },
+        error: error.map(function_error),
+        version,
+        request: request_id,
+        log,
+        timing: Some(time(timing)),
+        variables: variables.into_iter().collect(),
+    }
+}
+
+fn http(reply: event::Reply) -> pb::HttpResponse {
+    pb::HttpResponse {
+        status: i32::from(reply.status),
+        headers: reply.headers.into_iter().map(|(name, value)| pb::Header { name, value }).collect(),
+        body: reply.body,
+    }
+}
+
+fn function_error(error: FunctionError) -> pb::FunctionError {
+    let kind = match error.kind {
+        FunctionErrorKind::Handled => Kind::Handled,
+        FunctionErrorKind::Unhandled => Kind::Unhandled,
+        FunctionErrorKind::Malformed => Kind::Malformed,
+    };
+    pb::FunctionError { kind: kind.into(), r#type: error.error_type, message: error.message, payload: error.payload }
+}
+
+fn time(timing: Timing) -> pb::Timing {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    pb::Timing {
+        queue_us: micros(timing.queue),
+        credentials_us: micros(timing.credentials),
+        lambda_us: micros(timing.lambda),
+        total_us: micros(timing.total),
+    }
+}
+
+/// A policy as listings show it: nothing of its keys.
+pub(super) fn policy(policy: &Policy) -> pb::Policy {
+    let invocation = match policy.invocation {
+        Invocation::RequestResponse => pb::InvocationType::RequestResponse,
+        Invocation::Event => pb::InvocationType::Event,
+        Invocation::DryRun => pb::InvocationType::DryRun,
+    };
+    let credentials = policy.access.credentials();
+    pb::Policy {
+        name: policy.name.to_string(),
+        title: policy.title.clone(),
+        description: policy.description.clone(),
+        function: policy.target.function.to_string(),
+        region: policy.target.region.to_string(),
+        qualifier: policy.target.qualifier.as_ref().map(ToString::to_string).unwrap_or_default(),
+        qualifiers: policy.qualifiers.iter().map(ToString::to_string).collect(),
+        credentials: credentials.kind().to_owned(),
+        assume_role_arn: credentials.role().map(|role| role.role_arn.as_str().to_owned()).unwrap_or_default(),
+        invocation: invocation.into(),
+        log: policy.log.as_str().to_owned(),
+        event: policy.event.as_str().to_owned(),
+        timeout_ms: policy.timeout.as_millis(),
+    }
+}

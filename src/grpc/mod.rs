@@ -1,0 +1,176 @@
+//! The gRPC front: the contract's service, health and reflection on one listener.
+
+pub mod client;
+mod deadline;
+mod decode;
+mod encode;
+mod service;
+mod status;
+mod undecodable;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tonic::{
+    service::Routes,
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+use tower::util::MapResponseLayer;
+
+use crate::{
+    execute::Engine,
+    pb::{
+        self,
+        policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+    },
+};
+
+/// The largest message that is read: Lambda's 6 MB, and room for what stands around it.
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+/// How often an idle connection is asked whether anybody is there, and how long for an answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// How the front serves its connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// After this time a connection gets a GOAWAY and ends with its last call, so that load spreads again.
+    pub max_connection_age: Duration,
+    /// Serve TLS instead of plaintext.
+    pub tls: Option<Tls>,
+}
+
+/// What TLS needs, in PEM.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The server's certificate and its intermediates.
+    pub certificate: Vec<u8>,
+    /// The certificate's private key.
+    pub key: secrecy::SecretSlice<u8>,
+    /// Whose certificates callers must have, if they must have any.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+/// The front, ready to serve, and the switch of its health.
+pub struct Front {
+    routes: Routes,
+    server: Server,
+    health: Health,
+}
+
+/// Why the front cannot serve.
+#[derive(Debug)]
+pub struct Error(tonic::transport::Error);
+
+/// Turns `grpc.health.v1` on and off.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl Front {
+    /// A front for an engine. Its health is SERVING.
+    ///
+    /// # Errors
+    /// If the certificate and key do not make a TLS server.
+    pub async fn new(engine: Arc<Engine>, options: &Options) -> Result<Self, Error> {
+        let reporter = HealthReporter::new();
+        let health = Health(reporter.clone());
+        health.set(true).await;
+        let routes =
+            Routes::new(PolicyServiceServer::new(service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE))
+                .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
+                .add_service(reflection_v1())
+                .add_service(reflection_v1alpha());
+
+        let mut server = Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .max_connection_age(spread(options.max_connection_age));
+        if let Some(tls) = &options.tls {
+            server = server.tls_config(tls_config(tls)).map_err(Error)?;
+        }
+        Ok(Self { routes, server, health })
+    }
+
+    /// The switch of this front's health.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Serves until `shutdown`, then sends GOAWAY, and ends with the last call.
+    ///
+    /// # Errors
+    /// If the listener fails.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.server
+            .clone()
+            .layer(MapResponseLayer::new(undecodable::answer))
+            .add_routes(self.routes)
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await
+            .map_err(Error)
+    }
+}
+
+impl Health {
+    /// SERVING or NOT_SERVING, for the server as a whole and for the contract's service.
+    pub async fn set(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status("", status).await;
+        self.0.set_service_status(SERVICE_NAME, status).await;
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut error: &dyn std::error::Error = &self.0;
+        write!(f, "{error}")?;
+        while let Some(cause) = error.source() {
+            write!(f, ": {cause}")?;
+            error = cause;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Up to a tenth more, so that replicas that were started together do not send their callers away together.
+fn spread(age: Duration) -> Duration {
+    age.mul_f64(1.0 + fastrand::f64() / 10.0)
+}
+
+fn tls_config(tls: &Tls) -> ServerTlsConfig {
+    use secrecy::ExposeSecret;
+    let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, tls.key.expose_secret()));
+    match &tls.client_ca {
+        Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
+        None => config,
+    }
+}
+
+macro_rules! reflection {
+    ($name:ident, $build:ident, $version:ident) => {
+        fn $name() -> tonic_reflection::server::$version::ServerReflectionServer<
+            impl tonic_reflection::server::$version::ServerReflection,
+        > {
+            match tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                .$build()
+            {
+                Ok(service) => service,
+                Err(error) => unreachable!("the descriptors are compiled in: {error}"),
+            }
+        }
+    };
+}
+
+reflection!(reflection_v1, build_v1, v1);
+reflection!(reflection_v1alpha, build_v1alpha, v1alpha);
