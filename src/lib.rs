@@ -27,6 +27,8 @@
 //! `cli` is above `app` and `config`, which `app` knows. `local` is a leaf that only `cli` and tests know.
 
 pub mod admission;
+pub mod app;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod execute;

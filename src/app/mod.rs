@@ -1,0 +1,225 @@
+//! The service put together: fronts over the engine, readiness, reload, and the way out.
+
+mod watch;
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch as switch,
+    time::timeout,
+};
+
+use crate::{
+    config::{Config, Server},
+    execute::Engine,
+    grpc::{self, Front, Health},
+    http::admin::{self, Readiness},
+    lambda,
+};
+
+/// The sockets that the service listens on: arguments, so that tests take free ports.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For probes.
+    pub admin: TcpListener,
+}
+
+/// Why the service cannot start or go on.
+#[derive(Debug)]
+pub enum Error {
+    /// An address cannot be listened on.
+    Listen {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The certificate and key do not make a TLS server.
+    Tls(grpc::Error),
+    /// A listener failed.
+    Serve(String),
+}
+
+impl Listeners {
+    /// Listens where the configuration says.
+    ///
+    /// # Errors
+    /// If an address is in use or not this machine's.
+    pub async fn bind(config: &Config) -> Result<Self, Error> {
+        let bind = async |setting, address| {
+            TcpListener::bind(address).await.map_err(|error| Error::Listen { setting, address, error })
+        };
+        Ok(Self {
+            grpc: bind("server.listen", config.server.listen).await?,
+            admin: bind("admin.listen", config.admin).await?,
+        })
+    }
+}
+
+/// Runs the service until `shutdown`, then lets the calls in flight end.
+///
+/// `file` is read again when it, or a secret that it names, changes, and on SIGHUP.
+///
+/// # Errors
+/// If it cannot start, or a listener fails.
+pub async fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    lambda::install_crypto();
+    let Config { server, policies, files, warnings, admin: _ } = config;
+    warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+    let count = policies.named.len();
+    let engine = Arc::new(Engine::new(policies, server.max_in_flight));
+    let front = Front::new(Arc::clone(&engine), &options(&server)).await.map_err(Error::Tls)?;
+    let (health, readiness) = (front.health(), Readiness::default());
+    tracing::info!(
+        grpc = local(&listeners.grpc),
+        admin = local(&listeners.admin),
+        tls = server.tls.is_some(),
+        policies = count,
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+
+    let (leave, left) = switch::channel(false);
+    let gone = |mut left: switch::Receiver<bool>| async move {
+        let _ = left.wait_for(|leave| *leave).await;
+    };
+    let mut serving = tokio::spawn(front.serve(listeners.grpc, gone(left.clone())));
+    let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
+    let reloading = file.map(|file| tokio::spawn(reload(file, files, Arc::clone(&engine))));
+    readiness.set(true);
+
+    tokio::select! {
+        () = shutdown => {}
+        ended = &mut serving => return Err(Error::Serve(why(ended))),
+    }
+    drain(&server, &engine, &health, &readiness, &leave, serving).await;
+    probes.abort();
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Out of the load balancers first, then GOAWAY, then out when the last call has ended.
+async fn drain(
+    server: &Server,
+    engine: &Engine,
+    health: &Health,
+    readiness: &Readiness,
+    leave: &switch::Sender<bool>,
+    serving: tokio::task::JoinHandle<Result<(), grpc::Error>>,
+) {
+    tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "stopping");
+    readiness.set(false);
+    health.set(false).await;
+    tokio::time::sleep(server.drain_delay).await;
+    engine.close();
+    leave.send_replace(true);
+    // A watch of the health service never ends by itself, so the calls are what is waited for.
+    let calls_ended = async {
+        while engine.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let connections_closed = async { timeout(Duration::from_secs(1), serving).await };
+    if timeout(server.drain_timeout, calls_ended).await.is_err() {
+        tracing::warn!(in_flight = engine.in_flight(), "calls were cut, as they did not end within drain_timeout");
+    } else {
+        let _ = connections_closed.await;
+    }
+}
+
+/// Reads the configuration again whenever there is a reason, and keeps the old one if the new one is wrong.
+async fn reload(file: PathBuf, mut files: Vec<PathBuf>, engine: Arc<Engine>) {
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    loop {
+        let mut watch = watch::Watch::new(&files);
+        tokio::select! {
+            () = watch.changed() => {}
+            () = async {
+                match &mut hangup {
+                    Some(hangup) => { hangup.recv().await; }
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
+        let again = file.clone();
+        match tokio::task::spawn_blocking(move || Config::load(&again)).await {
+            Ok(Ok(config)) => {
+                tracing::info!(policies = config.policies.named.len(), "configuration reloaded");
+                config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+                engine.replace(config.policies);
+                files = config.files;
+            }
+            Ok(Err(faults)) => {
+                for fault in faults.to_string().lines() {
+                    tracing::error!(fault, "configuration not reloaded: the old one stays in force");
+                }
+            }
+            Err(error) => tracing::error!(%error, "configuration not reloaded: the old one stays in force"),
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub async fn stopped() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}
+
+fn options(server: &Server) -> grpc::Options {
+    grpc::Options {
+        max_connection_age: server.max_connection_age,
+        tls: server.tls.as_ref().map(|tls| grpc::Tls {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            client_ca: tls.client_ca.clone(),
+        }),
+    }
+}
+
+fn local(listener: &TcpListener) -> String {
+    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
+}
+
+fn why(ended: Result<Result<(), grpc::Error>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "the listener ended".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { setting, address, error } => {
+                write!(f, "{setting}: {address} cannot be listened on: {error}")
+            }
+            Self::Tls(error) => write!(f, "server.tls: the certificate and key do not make a TLS server: {error}"),
+            Self::Serve(error) => write!(f, "the server ended: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,185 @@
+//! A YAML document as a tree whose every node knows its place.
+//!
+//! Scalars keep the text of the file, so that `qualifier: 1` and `external_id: 007` are what they look like.
+
+use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
+use saphyr_parser::{Parser, ScanError, Span};
+
+use super::fault::{Found, Place};
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub place: Place,
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Nothing, or `null`.
+    Null,
+    /// A scalar's text.
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A key and what it has.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub key: String,
+    pub place: Place,
+    pub node: Node,
+}
+
+impl Node {
+    /// Parses a file of one document; an empty one is an empty map.
+    pub(super) fn parse(text: &str, found: &mut Found) -> Option<Self> {
+        let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
+        loader.early_parse(false);
+        if let Err(error) = Parser::new_from_str(text).load(&mut loader, true) {
+            return scan_fault(&error, found);
+        }
+        if let Some(error) = loader.error() {
+            let error = error.clone();
+            return scan_fault(&error, found);
+        }
+        let mut documents = loader.into_documents().into_iter();
+        let Some(first) = documents.next() else {
+            return Some(Self { place: Place { line: 1, column: 1 }, value: Value::Map(Vec::new()) });
+        };
+        if let Some(second) = documents.next() {
+            found.add(Some(place(&second.span)), "", "is a second document: expected one");
+        }
+        convert(first, found)
+    }
+
+    /// The entries, if the node is a map.
+    pub(super) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            Value::Null | Value::Text(_) | Value::List(_) => &[],
+        }
+    }
+
+    /// What a key of the map has, unless it is null.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        self.entries()
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
+            .filter(|node| !matches!(node.value, Value::Null))
+    }
+
+    /// The text of a scalar.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+}
+
+fn scan_fault(error: &ScanError, found: &mut Found) -> Option<Node> {
+    let marker = error.marker();
+    let place = Place { line: marker.line(), column: marker.col() + 1 };
+    found.add(Some(place), "", format_args!("is not YAML: {}", error.info()));
+    None
+}
+
+fn place(span: &Span) -> Place {
+    Place { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+fn convert(yaml: MarkedYaml<'_>, found: &mut Found) -> Option<Node> {
+    let place = place(&yaml.span);
+    let value = match yaml.data {
+        YamlData::Representation(text, style, None) => {
+            if style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
+                Value::Null
+            } else {
+                Value::Text(text.into_owned())
+            }
+        }
+        YamlData::Sequence(items) => Value::List(items.into_iter().filter_map(|item| convert(item, found)).collect()),
+        YamlData::Mapping(pairs) => {
+            let mut entries = Vec::with_capacity(pairs.len());
+            for (key, node) in pairs {
+                let key = convert(key, found)?;
+                match key.value {
+                    Value::Text(text) => {
+                        if let Some(node) = convert(node, found) {
+                            entries.push(Entry { key: text, place: key.place, node });
+                        }
+                    }
+                    Value::Null | Value::List(_) | Value::Map(_) => {
+                        found.add(Some(key.place), "", "is no key: expected text");
+                    }
+                }
+            }
+            Value::Map(entries)
+        }
+        YamlData::Representation(..) | YamlData::Tagged(..) => {
+            found.add(Some(place), "", "has a tag: expected a plain value");
+            return None;
+        }
+        YamlData::Value(_) | YamlData::Alias(_) | YamlData::BadValue => {
+            found.add(Some(place), "", "is not a value that can be read");
+            return None;
+        }
+    };
+    Some(Node { place, value })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_keep_their_text_and_nodes_their_place() {
+        let mut found = Found::default();
+        let node = Node::parse("a: 007\nb:\n  - 'null'\n  - ~\n", &mut found).unwrap();
+        assert!(found.is_empty());
+        let a = node.get("a").unwrap();
+        assert_eq!((a.text().unwrap(), a.place), ("007", Place { line: 1, column: 4 }));
+        let Value::List(items) = &node.get("b").unwrap().value else { panic!("a list") };
+        assert_eq!(items[0].text(), Some("null"), "a quoted null is text");
+        assert!(matches!(items[1].value, Value::Null));
+    }
+
+    #[test]
+    fn what_is_not_one_yaml_document_has_a_fault_with_its_place() {
+        for (text, line) in [
+            ("a: [1, 2", 2),
+            ("a: 1\na: 2\n", 2),
+            ("a: 1\n---\nb: 2\n", 3),
+            ("a: !!binary x\n", 1),
+            ("? [1]\n: 2\n", 1),
+            ("a: \"\\q\"\n", 1),
+            ("a:\n\t- b\n", 2),
+        ] {
+            let mut found = Found::default();
+            let _ = Node::parse(text, &mut found);
+            let faults = found.into_faults(std::path::Path::new("f"));
+            assert_eq!(faults.faults.first().unwrap().place.unwrap().line, line, "{text:?}: {faults}");
+        }
+    }
+
+    #[test]
+    fn anchors_are_expanded_but_not_without_end() {
+        let mut found = Found::default();
+        let node = Node::parse("a: &x {k: v}\nb: *x\n", &mut found).unwrap();
+        assert_eq!(node.get("b").unwrap().get("k").unwrap().text(), Some("v"));
+
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..10 {
+            let previous = format!("*a{}, ", n - 1).repeat(9);
+            bomb.push_str(&format!("a{n}: &a{n} [{previous}*a{}]\n", n - 1));
+        }
+        let mut found = Found::default();
+        let _ = Node::parse(&bomb, &mut found);
+        assert!(!found.is_empty());
+    }
+}

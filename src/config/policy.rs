@@ -1,0 +1,189 @@
+//! A policy's section as a [`Policy`].
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    fault::Found,
+    node::Node,
+    secrets::Secrets,
+    section::{Section, json},
+};
+use crate::{
+    event::Format,
+    policy::{
+        Access, ClientContext, InlineDefaults, Invocation, Log, Name, Policy, Qualifier, Region, Target, Tenant,
+        Timeout,
+        credentials::{
+            AccessKeyId, AccessKeys, AssumeRole, Base, Credentials, ExternalId, RoleArn, SessionDuration, SessionName,
+        },
+        endpoint::{Endpoint, Url},
+        function::Reference,
+    },
+};
+
+/// The settings that a policy and `defaults` share.
+struct Shared {
+    region: Option<Region>,
+    event: Format,
+    invocation: Invocation,
+    log: Log,
+    context: Option<ClientContext>,
+    tenant: Option<Tenant>,
+    timeout: Timeout,
+    endpoint: Endpoint,
+    sts_endpoint: Option<Url>,
+}
+
+/// What inline policies start from. It reads every default, so that a wrong one is found though no policy uses it.
+pub(super) fn inline_defaults(defaults: Option<&Node>, secrets: &mut Secrets, found: &mut Found) -> InlineDefaults {
+    let section = Section::new(defaults, None, "defaults");
+    let shared = shared(&section, found);
+    if section.get("credentials").is_some() {
+        credentials(&section, secrets, found);
+    }
+    InlineDefaults {
+        region: shared.region,
+        endpoint: shared.endpoint,
+        sts_endpoint: shared.sts_endpoint,
+        timeout: shared.timeout,
+        log: shared.log,
+        invocation: shared.invocation,
+        event: shared.event,
+    }
+}
+
+/// A policy, or nothing if something is wrong with it.
+pub(super) fn policy(
+    name: Name,
+    section: &Section<'_>,
+    default_region: Option<&Region>,
+    secrets: &mut Secrets,
+    found: &mut Found,
+) -> Option<Policy> {
+    let reference = section.parse("function", found, Reference::parse);
+    let qualifier = section.parse("qualifier", found, Qualifier::parse);
+    let shared = shared(section, found);
+    let credentials = credentials(section, secrets, found);
+    let qualifiers = section.list("qualifiers", found, Qualifier::parse);
+    // The default region comes after the one of the function's ARN, so the policy's own is read without it.
+    let own = shared.region.filter(|_| section.has_own("region"));
+    let target = Target::new(reference?, own, qualifier, default_region)
+        .map_err(|error| {
+            let setting = section.get(error.property());
+            let place = setting.map_or_else(|| section.place(), |setting| Some(setting.node.place));
+            found.add(place, section.key(error.property()), &error);
+        })
+        .ok()?;
+    let access = Access::new(target.region.clone(), credentials?, shared.endpoint, shared.sts_endpoint);
+    Some(Policy {
+        name,
+        title: section.text("title").unwrap_or_else(|| Policy::DEFAULT_TITLE.to_owned()),
+        description: section.text("description").unwrap_or_default(),
+        target,
+        qualifiers,
+        access,
+        invocation: shared.invocation,
+        log: shared.log,
+        context: shared.context,
+        tenant: shared.tenant,
+        event: shared.event,
+        timeout: shared.timeout,
+    })
+}
+
+fn shared(section: &Section<'_>, found: &mut Found) -> Shared {
+    let context = section.get("context").and_then(|setting| {
+        ClientContext::parse(&json(setting.node))
+            .map_err(|error| found.add(Some(setting.node.place), setting.key, error))
+            .ok()
+    });
+    Shared {
+        region: section.parse("region", found, Region::parse),
+        event: section.parse("event", found, str::parse).unwrap_or_default(),
+        invocation: section.choice("invocation", &Invocation::NAMES).unwrap_or_default(),
+        log: section.choice("log", &Log::NAMES).unwrap_or_default(),
+        context,
+        tenant: section.parse("tenant", found, Tenant::parse),
+        timeout: section.bounded("timeout", found, Timeout::new).unwrap_or_default(),
+        endpoint: endpoint(section, found),
+        sts_endpoint: section.parse("sts_endpoint", found, Url::parse),
+    }
+}
+
+fn endpoint(section: &Section<'_>, found: &mut Found) -> Endpoint {
+    let Some(setting) = section.get("endpoint") else { return Endpoint::Regional };
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    let fips = own.boolean("fips").unwrap_or(false);
+    let dual_stack = own.boolean("dual_stack").unwrap_or(false);
+    let variant = fips || dual_stack;
+    if own.get("url").is_some() && variant {
+        let message = "names an address and a variant of AWS's own: set `url`, or `fips` and `dual_stack`";
+        found.add(Some(setting.node.place), setting.key.clone(), message);
+    }
+    match own.parse("url", found, Url::parse) {
+        Some(url) => Endpoint::Url(url),
+        None if variant => Endpoint::Variant { fips, dual_stack },
+        None => Endpoint::Regional,
+    }
+}
+
+fn credentials(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Credentials> {
+    let Some(setting) = section.get("credentials") else {
+        let message = "is missing: give `access_key_id` and `secret_access_key`, `assume_role`, or both; \
+                       or say `default` for the service's own identity";
+        found.add(section.place(), section.key("credentials"), message);
+        return None;
+    };
+    if setting.node.text().is_some() {
+        return Some(Credentials::new(Base::Service, None));
+    }
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    let mut secret = |key: &str, found: &mut Found| -> Option<Option<SecretString>> {
+        match own.get(key) {
+            None => Some(None),
+            Some(setting) => secrets.read(&setting, found).map(Some),
+        }
+    };
+    let id = secret("access_key_id", found)?;
+    let key = secret("secret_access_key", found)?;
+    let session_token = secret("session_token", found)?;
+    let role = own.get("assume_role");
+
+    let base = match (id, key) {
+        (Some(id), Some(key)) => {
+            let id = AccessKeyId::parse(id.expose_secret())
+                .map_err(|error| {
+                    let place = own.get("access_key_id").map(|setting| setting.node.place);
+                    found.add(place, own.key("access_key_id"), error);
+                })
+                .ok()?;
+            Base::Keys(AccessKeys { id, secret: key, session_token })
+        }
+        (None, None) if session_token.is_none() && role.is_some() => Base::Service,
+        (None, None) if session_token.is_none() => {
+            let message = "is empty: give `access_key_id` and `secret_access_key`, `assume_role`, or both";
+            found.add(own.place(), setting.key, message);
+            return None;
+        }
+        (id, key) => {
+            for (name, missing) in [("access_key_id", id.is_none()), ("secret_access_key", key.is_none())] {
+                if missing {
+                    found.add(own.place(), own.key(name), "is missing: keys come in pairs");
+                }
+            }
+            return None;
+        }
+    };
+    let role = match role {
+        None => None,
+        Some(setting) => {
+            let own = Section::new(Some(setting.node), None, &setting.key);
+            let arn = own.parse("role_arn", found, RoleArn::parse);
+            let external_id = own.parse("external_id", found, ExternalId::parse);
+            let session_name = own.parse("session_name", found, SessionName::parse).unwrap_or_default();
+            let duration = own.bounded("duration", found, SessionDuration::new).unwrap_or_default();
+            Some(AssumeRole { role_arn: arn?, external_id, session_name, duration })
+        }
+    };
+    Some(Credentials::new(base, role))
+}

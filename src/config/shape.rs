@@ -1,0 +1,169 @@
+//! Every setting in one table: what may stand in the file, for the check, the schema and the documentation alike.
+
+/// What a setting takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Text; a number is taken as its digits.
+    Text,
+    /// Such as `10s`, `30m`, `1h 30m`.
+    Duration,
+    /// A whole number.
+    Integer { least: u64, most: u64 },
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Text, `{env: NAME}` or `{file: PATH}`.
+    Secret,
+    /// Texts.
+    List,
+    /// A map, or the same as JSON text.
+    Object,
+    /// Settings of its own.
+    Section(&'static [Key]),
+    /// A word, or settings of its own.
+    WordOr(&'static str, &'static [Key]),
+    /// A name to settings of its own, many times.
+    Named(&'static [Key]),
+}
+
+/// A setting.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// What it is without the file saying so; empty if it is nothing.
+    pub default: &'static str,
+    pub required: bool,
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, required: false, doc }
+}
+
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, default: "", required: true, doc }
+}
+
+/// The file.
+pub(super) const FILE: &[Key] = &[
+    key("server", Kind::Section(SERVER), "", "How calls are served."),
+    key("admin", Kind::Section(ADMIN), "", "The port for probes."),
+    key("defaults", Kind::Section(DEFAULTS), "", "What policies have unless they say otherwise."),
+    key("policies", Kind::Named(POLICY), "", "The policies by the name that calls use."),
+];
+
+const SERVER: &[Key] = &[
+    key("listen", Kind::Text, "127.0.0.1:50051", "Address and port for gRPC."),
+    key("tls", Kind::Section(TLS), "", "Serve TLS instead of plaintext."),
+    key(
+        "max_connection_age",
+        Kind::Duration,
+        "30m",
+        "After this time, and up to a tenth more, a connection is closed once its calls have ended, so that load spreads again.",
+    ),
+    key(
+        "inline_policies",
+        Kind::Choice(&["deny", "allow"]),
+        "deny",
+        "Whether calls may bring a policy of their own. Such a policy brings its own access key pair, and names no endpoint.",
+    ),
+    key(
+        "max_in_flight",
+        Kind::Integer { least: 1, most: 1_000_000 },
+        "1024",
+        "Calls in flight at once. As many more wait, for 250 ms at the most; the rest is OVERLOADED.",
+    ),
+    key(
+        "drain_delay",
+        Kind::Duration,
+        "5s",
+        "Between NOT_SERVING and closing connections, for load balancers to notice.",
+    ),
+    key("drain_timeout", Kind::Duration, "30s", "How long calls in flight may take to end when the service stops."),
+];
+
+const TLS: &[Key] = &[
+    required("certificate", Kind::Text, "File with the certificate and its intermediates, in PEM."),
+    required("key", Kind::Text, "File with the private key, in PEM."),
+    key("client_ca", Kind::Text, "", "File with the certificates that callers' certificates must come from, in PEM."),
+];
+
+const ADMIN: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9464", "Address and port for `/livez` and `/readyz`.")];
+
+macro_rules! shared_keys {
+    () => {
+        [
+            key("region", Kind::Text, "", "AWS region. A policy's own comes first, then its ARN's, then the default."),
+            key(
+                "credentials",
+                Kind::WordOr("default", CREDENTIALS),
+                "",
+                "Access keys, a role to assume, or both; `default` is the service's own identity. Required, here or under `defaults`.",
+            ),
+            key("event", Kind::Choice(EVENTS), "raw", "What an HTTP call is made into."),
+            key(
+                "invocation",
+                Kind::Choice(&["request-response", "event", "dry-run"]),
+                "request-response",
+                "Wait for the answer, queue the event, or check access only.",
+            ),
+            key("log", Kind::Choice(&["none", "tail"]), "none", "Whether the last 4 KB of the function's log are returned."),
+            key("context", Kind::Object, "", "Client context: at most 2,685 bytes of JSON."),
+            key("tenant", Kind::Text, "", "Tenant id, for functions with tenant isolation."),
+            key("timeout", Kind::Duration, "10s", "How long a call may take, 1ms to 15m."),
+            key("endpoint", Kind::Section(ENDPOINT), "", "Where Lambda is called, if not at the region's own endpoint."),
+            key("sts_endpoint", Kind::Text, "", "Where STS is called, if not at the region's own endpoint."),
+        ]
+    };
+}
+
+/// The settings that a policy and `defaults` share.
+const SHARED: [Key; 10] = shared_keys!();
+
+const DEFAULTS: &[Key] = &SHARED;
+
+const POLICY: &[Key] = {
+    const OWN: [Key; 5] = [
+        key("title", Kind::Text, "lambda", "For people."),
+        key("description", Kind::Text, "", "For people."),
+        required("function", Kind::Text, "Name, partial ARN or ARN, with or without `:alias` or `:version`."),
+        key("qualifier", Kind::Text, "", "Alias or version."),
+        key("qualifiers", Kind::List, "", "Aliases and versions that a call may choose instead."),
+    ];
+    const SHARED: [Key; 10] = shared_keys!();
+    const ALL: [Key; 15] = {
+        let [a, b, c, d, e] = OWN;
+        let [f, g, h, i, j, k, l, m, n, o] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o]
+    };
+    &ALL
+};
+
+const EVENTS: &[&str] = &["raw"];
+
+const CREDENTIALS: &[Key] = &[
+    key("access_key_id", Kind::Secret, "", "Access key id."),
+    key("secret_access_key", Kind::Secret, "", "Secret access key."),
+    key("session_token", Kind::Secret, "", "Session token of temporary keys."),
+    key(
+        "assume_role",
+        Kind::Section(ASSUME_ROLE),
+        "",
+        "A role to assume, with the keys or else the service's own identity.",
+    ),
+];
+
+const ASSUME_ROLE: &[Key] = &[
+    required("role_arn", Kind::Text, "The role's ARN."),
+    key("external_id", Kind::Text, "", "What the role's trust policy asks for."),
+    key("session_name", Kind::Text, "lambda-policy", "The session's name in CloudTrail."),
+    key("duration", Kind::Duration, "1h", "How long the role's credentials are valid, 15m to 12h."),
+];
+
+const ENDPOINT: &[Key] = &[
+    key("url", Kind::Text, "", "An address, such as a VPC endpoint's."),
+    key("fips", Kind::Boolean, "false", "The region's FIPS endpoint."),
+    key("dual_stack", Kind::Boolean, "false", "The region's dual-stack endpoint."),
+];

@@ -1,0 +1,198 @@
+//! What a configuration file means, and what each mistake in it says.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::*;
+use crate::policy::{Invocation, Log};
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    Config::parse(text, Path::new("f.yaml")).map_err(|faults| faults.to_string().lines().map(str::to_owned).collect())
+}
+
+fn fault(text: &str) -> String {
+    let faults = parse(text).unwrap_err();
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    faults.into_iter().next().unwrap()
+}
+
+/// A file with one policy that has these settings.
+fn orders(settings: &str) -> String {
+    format!("policies:\n  orders:\n    function: orders\n    region: us-east-1\n    {settings}\n")
+}
+
+#[test]
+fn an_empty_file_is_a_service_without_policies() {
+    let config = parse("").unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:9464");
+    assert!(config.policies.named.is_empty() && config.policies.inline.is_none());
+}
+
+#[test]
+fn every_setting_of_a_policy_is_taken() {
+    let config = parse(
+        r"
+server:
+  listen: 0.0.0.0:1
+  max_connection_age: 1h 30m
+  inline_policies: allow
+  max_in_flight: 7
+  drain_delay: 0s
+  drain_timeout: 500ms
+admin: {listen: '[::1]:2'}
+defaults: {region: us-east-1, timeout: 3s, sts_endpoint: 'https://sts.example'}
+policies:
+  orders:
+    title: Place an order
+    description: Places it
+    function: arn:aws:lambda:eu-west-1:123456789012:function:orders
+    qualifier: 3
+    qualifiers: [4, canary]
+    credentials:
+      access_key_id: AKIDEXAMPLE
+      secret_access_key: literal
+      session_token: token
+      assume_role:
+        role_arn: arn:aws:iam::123456789012:role/orders
+        external_id: 007
+        session_name: gateway
+        duration: 15m
+    event: raw
+    invocation: event
+    log: tail
+    context: {custom: {a: 1, b: true, c: text}}
+    tenant: acme
+    timeout: 15m
+    endpoint: {url: 'https://vpce-1.lambda.eu-west-1.vpce.amazonaws.com'}
+  plain: {function: plain, credentials: default, endpoint: {fips: true, dual_stack: true}}
+",
+    )
+    .unwrap();
+    assert_eq!(config.server.max_connection_age, Duration::from_secs(5400));
+    assert_eq!(config.server.max_in_flight, 7);
+    assert_eq!(config.server.drain_timeout, Duration::from_millis(500));
+    let orders = &config.policies.named["orders"];
+    assert_eq!(orders.target.region.as_str(), "eu-west-1", "the ARN's before the default");
+    assert_eq!(orders.target.qualifier.as_ref().unwrap().as_str(), "3");
+    assert_eq!(orders.qualifiers.len(), 2);
+    assert_eq!(orders.access.credentials().kind(), "keys and role");
+    let role = orders.access.credentials().role().unwrap();
+    assert_eq!(role.external_id.as_ref().unwrap().as_str(), "007");
+    assert_eq!(role.duration.as_secs(), 900);
+    assert_eq!((orders.invocation, orders.log), (Invocation::Event, Log::Tail));
+    let context = crate::policy::ClientContext::parse(r#"{"custom":{"a":1,"b":true,"c":"text"}}"#).unwrap();
+    assert_eq!(orders.context.as_ref(), Some(&context));
+    assert_eq!(orders.access.sts_endpoint().unwrap().as_str(), "https://sts.example");
+    let plain = &config.policies.named["plain"];
+    assert_eq!((plain.title.as_str(), plain.access.credentials().kind()), ("lambda", "default"));
+    assert_eq!(plain.timeout.get(), Duration::from_secs(3));
+    assert!(config.policies.inline.is_some());
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
+    let key = "credentials: default";
+    for (what, text, expected) in [
+        ("a typing error", "polices: {}".into(), "f.yaml:1:1: polices: is not a setting: did you mean `policies`?"),
+        ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `defaults`, `policies`"),
+        ("a wrong type", "server: 1".into(), "f.yaml:1:9: server: is a single value: expected a map of `listen`"),
+        ("a list for a word", "server: {listen: [a]}".into(), "f.yaml:1:18: server.listen: is a list: expected a single value"),
+        ("no address", "server: {listen: here}".into(), "f.yaml:1:18: server.listen: `here` is not an address and port: expected one such as `127.0.0.1:50051`"),
+        ("no number", "server: {max_in_flight: many}".into(), "f.yaml:1:25: server.max_in_flight: `many` is not a whole number from 1 to 1000000"),
+        ("too small", "server: {max_in_flight: 0}".into(), "f.yaml:1:25: server.max_in_flight: `0` is not a whole number"),
+        ("no duration", "server: {drain_delay: 5}".into(), "f.yaml:1:23: server.drain_delay: `5` is not a duration: expected one such as"),
+        ("no such word", "server: {inline_policies: yes}".into(), "f.yaml:1:27: server.inline_policies: `yes` is none of `deny`, `allow`"),
+        ("no YAML", "policies: [".into(), "f.yaml:2:1: is not YAML: "),
+        ("an empty value", orders("credentials: default\n    title:"), "f.yaml:6:10: policies.orders.title: is empty"),
+        ("no credentials", orders(""), "f.yaml:3:5: policies.orders.credentials: is missing: give `access_key_id`"),
+        ("half a pair", orders("credentials: {access_key_id: A}"), "f.yaml:5:18: policies.orders.credentials.secret_access_key: is missing: keys come in pairs"),
+        ("an empty pair", orders("credentials: {}"), "f.yaml:5:18: policies.orders.credentials: is empty"),
+        ("another word", orders("credentials: mine"), "f.yaml:5:18: policies.orders.credentials: is a single value: expected `default` or a map of"),
+        ("an empty secret", orders("credentials: {access_key_id: A, secret_access_key: ''}"), "policies.orders.credentials.secret_access_key: is empty"),
+        ("an unset variable", orders("credentials: {access_key_id: A, secret_access_key: {env: LAMBDA_POLICY_TEST_UNSET}}"), "policies.orders.credentials.secret_access_key: the environment variable LAMBDA_POLICY_TEST_UNSET is not set"),
+        ("an unreadable file", orders("credentials: {access_key_id: A, secret_access_key: {file: not/there}}"), "policies.orders.credentials.secret_access_key: the file not/there cannot be read: No such file"),
+        ("a secret of two", orders("credentials: {access_key_id: A, secret_access_key: {env: A, file: b}}"), "is no secret: expected text, `{env: NAME}` or `{file: PATH}`"),
+        ("no role", orders("credentials: {assume_role: {role_arn: orders}}"), "policies.orders.credentials.assume_role.role_arn: is not a role's ARN"),
+        ("a role for a minute", orders("credentials: {assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r', duration: 1m}}"), "policies.orders.credentials.assume_role.duration: is outside of what STS takes"),
+        ("no qualifier", orders(&format!("{key}\n    qualifier: v1.2")), "f.yaml:6:16: policies.orders.qualifier: is not a version or alias"),
+        ("a timeout above 15 minutes", orders(&format!("{key}\n    timeout: 16m")), "policies.orders.timeout: is not a timeout"),
+        ("two endpoints", orders(&format!("{key}\n    endpoint: {{url: 'https://a', fips: true}}")), "policies.orders.endpoint: names an address and a variant"),
+        ("no address", orders(&format!("{key}\n    endpoint: {{url: localhost}}")), "policies.orders.endpoint.url: is not an address"),
+        ("no JSON object", orders(&format!("{key}\n    context: '[1]'")), "policies.orders.context: is not a JSON object"),
+        ("a policy called inline", "policies: {inline: {function: f, region: us-east-1, credentials: default}}".into(), "f.yaml:1:12: policies.inline: is not a policy's name"),
+        ("no function", "policies: {a: {region: us-east-1, credentials: default}}".into(), "f.yaml:1:15: policies.a.function: is missing"),
+        ("no region", "policies: {a: {function: f, credentials: default}}".into(), "f.yaml:1:15: policies.a.region: is missing: name one here or under `defaults`"),
+        ("another region than the ARN's", "policies: {a: {function: 'arn:aws:lambda:eu-west-1:123456789012:function:f', region: us-east-1, credentials: default}}".into(), "policies.a.region: is us-east-1, but the function's ARN says eu-west-1"),
+        ("another qualifier than the suffix", "policies: {a: {function: 'f:live', region: us-east-1, qualifier: canary, credentials: default}}".into(), "policies.a.qualifier: is canary, but the function says live"),
+        ("a default that no policy uses", "defaults: {region: mars}".into(), "f.yaml:1:20: defaults.region: is not a region"),
+        ("missing TLS files", "server: {tls: {certificate: a.pem, key: a.pem, client_ca: nope.pem}}".into(), ""),
+    ] {
+        let faults = parse(&text).unwrap_err();
+        if expected.is_empty() {
+            assert_eq!(faults.len(), 3, "{what}: {faults:#?}");
+            continue;
+        }
+        assert_eq!(faults.len(), 1, "{what}: {faults:#?}");
+        assert!(faults[0].contains(expected), "{what}: {}", faults[0]);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_a_wrong_default_once() {
+    let faults = parse(
+        "server: {listen: here, drain_delay: x}\ndefaults: {region: mars, timeout: 1d}\npolicies:\n  a: {function: 'a b', \
+         credentials: default}\n  b: {function: b, credentials: default, colour: red}\n",
+    )
+    .unwrap_err();
+    assert_eq!(faults.iter().filter(|f| f.contains("defaults.region")).count(), 1, "{faults:#?}");
+    for part in ["server.listen", "server.drain_delay", "defaults.timeout", "policies.a.function", "policies.b.colour"]
+    {
+        assert!(faults.iter().any(|f| f.contains(part)), "{part}: {faults:#?}");
+    }
+}
+
+#[test]
+fn a_policy_without_credentials_takes_the_defaults() {
+    let config = parse("defaults: {region: us-east-1, credentials: default}\npolicies: {a: {function: f}}").unwrap();
+    assert_eq!(config.policies.named["a"].access.credentials().kind(), "default");
+}
+
+#[test]
+fn a_secret_in_a_file_is_read_without_its_last_line_break_and_the_file_is_watched() {
+    let directory = std::env::temp_dir().join(format!("lambda-policy-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("key"), "hunter2\n").unwrap();
+    let text = orders("credentials: {access_key_id: A, secret_access_key: {file: key}}");
+    let config = Config::parse(&text, &directory.join("f.yaml")).unwrap();
+    assert_eq!(config.files, [directory.join("f.yaml"), directory.join("key")]);
+    let same = parse(&orders("credentials: {access_key_id: A, secret_access_key: hunter2}")).unwrap();
+    assert_eq!(config.policies.named["orders"].access.key(), same.policies.named["orders"].access.key());
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn plain_http_to_another_machine_is_worth_a_warning() {
+    let config = parse(&orders("credentials: default\n    endpoint: {url: 'http://10.0.0.1'}")).unwrap();
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn faults_and_configurations_print_no_secret() {
+    let text = orders("credentials: {access_key_id: 'a b', secret_access_key: hunter2}");
+    assert!(!fault(&text).contains("hunter2"));
+    let text = orders("credentials: {access_key_id: A, secret_access_key: hunter2}");
+    assert!(!format!("{:?}", parse(&text).unwrap()).contains("hunter2"));
+}
+
+#[test]
+fn the_schema_knows_what_the_check_knows() {
+    let schema = schema();
+    let policy = &schema["properties"]["policies"]["additionalProperties"];
+    assert_eq!(policy["additionalProperties"], false);
+    assert_eq!(policy["required"], serde_json::json!(["function"]));
+    assert_eq!(policy["properties"]["log"]["enum"], serde_json::json!(["none", "tail"]));
+    assert_eq!(policy["properties"]["credentials"]["oneOf"][0]["const"], "default");
+    assert_eq!(schema["properties"]["server"]["properties"]["max_in_flight"]["default"], 1024);
+}
