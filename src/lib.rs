@@ -28,6 +28,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod execute;
 pub mod grpc;
 pub mod http;
 pub mod lambda;
+pub mod local;
 pub mod pb;
 pub mod policy;
 pub mod telemetry;

@@ -1,0 +1,81 @@
+//! `call`: one call of a policy, its answer made readable.
+
+use std::{fs, process::ExitCode, time::Duration};
+
+use super::{complain, print, wrong};
+use crate::grpc::client::{Client, Failure, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The policy's name
+    policy: String,
+    /// The event: JSON, or @FILE to read it
+    #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
+    data: String,
+    /// Where the service listens
+    #[arg(long, value_name = "ADDRESS", default_value = "http://127.0.0.1:50051")]
+    address: String,
+    /// Instead of the policy's: request-response, event or dry-run
+    #[arg(long, value_name = "TYPE", value_parser = ["request-response", "event", "dry-run"])]
+    invocation: Option<String>,
+    /// Instead of the policy's, if the policy allows it
+    #[arg(long, value_name = "ALIAS|VERSION", default_value = "")]
+    qualifier: String,
+    /// How long to wait at the most
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) async fn run(args: Args) -> ExitCode {
+    let data = match args.data.strip_prefix('@') {
+        None => args.data.clone(),
+        Some(file) => match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return wrong(&format!("--data: the file {file} cannot be read: {error}")),
+        },
+    };
+    let mut client = match Client::connect(&args.address).await {
+        Ok(client) => client,
+        Err(error) => return wrong(&format!("--address: {error}")),
+    };
+    let called =
+        client.call_json(&args.policy, data, args.invocation.as_deref(), &args.qualifier, Some(args.timeout)).await;
+    match called {
+        Ok(outcome) => {
+            show(&outcome);
+            ExitCode::from(u8::from(outcome.error.is_some()))
+        }
+        Err(failure) => {
+            show_failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the output on standard output and what stands around it on standard error.
+fn show(outcome: &Outcome) {
+    if let Some(output) = &outcome.output {
+        print(output);
+    }
+    if let Some((kind, error_type, message)) = &outcome.error {
+        complain(&format!("the function failed ({kind}): {error_type}: {message}"));
+    }
+    let version = if outcome.version.is_empty() { String::new() } else { format!(", version {}", outcome.version) };
+    complain(&format!("status {}{version}, request {}, {} ms", outcome.status, outcome.request, outcome.total_ms));
+    if !outcome.log.is_empty() {
+        complain(&format!("log:\n{}", outcome.log.trim_end()));
+    }
+}
+
+fn show_failure(failure: &Failure) {
+    complain(&format!("{} ({}): {}", failure.reason, failure.code, failure.message));
+    for (field, description) in &failure.violations {
+        complain(&format!("  {field}: {description}"));
+    }
+    for (key, value) in &failure.metadata {
+        complain(&format!("  {key}: {value}"));
+    }
+    if let Some(after) = failure.retry_after {
+        complain(&format!("  try again after: {}", humantime::format_duration(after)));
+    }
+}

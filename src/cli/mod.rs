@@ -1,0 +1,129 @@
+//! The command line.
+
+mod call;
+mod demo;
+mod dev;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    app::{self, Listeners},
+    config::{self, Config},
+    local,
+    telemetry::log::{self, Form},
+};
+
+/// Something in the call of the command or in a file is wrong.
+const WRONG: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "lambda-policy", version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the policies of a file
+    Serve {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration and tell everything that is wrong with it
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Serve with a Lambda of its own: nothing leaves this machine
+    Dev(dev::Args),
+    /// Call a policy and print the answer
+    Call(call::Args),
+    /// See it work: starts everything on free ports and makes real calls
+    Demo,
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// A function of the demo: a process that speaks Lambda's Runtime API
+    #[command(hide = true)]
+    Function,
+}
+
+/// Runs a command; what it prints is for people, but for `schema`.
+pub async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve { config } => {
+            log::start(Form::Auto, LevelFilter::INFO);
+            serve(config).await
+        }
+        Command::Check { config } => check(&config),
+        Command::Dev(args) => {
+            log::start(Form::Auto, LevelFilter::INFO);
+            dev::run(args).await
+        }
+        Command::Call(args) => call::run(args).await,
+        Command::Demo => {
+            log::start(Form::Auto, LevelFilter::ERROR);
+            demo::run().await
+        }
+        Command::Schema => {
+            print(&format!("{:#}", config::schema()));
+            ExitCode::SUCCESS
+        }
+        Command::Function => function().await,
+    }
+}
+
+async fn serve(file: PathBuf) -> ExitCode {
+    let config = match Config::load(&file) {
+        Ok(config) => config,
+        Err(faults) => return wrong(&faults.to_string()),
+    };
+    let listeners = match Listeners::bind(&config).await {
+        Ok(listeners) => listeners,
+        Err(error) => return wrong(&error.to_string()),
+    };
+    match app::run(config, Some(file), listeners, app::stopped()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => wrong(&error.to_string()),
+    }
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                print(&format!("{}: warning: {warning}", file.display()));
+            }
+            print(&format!("{}: {} policies, no fault", file.display(), config.policies.named.len()));
+            ExitCode::SUCCESS
+        }
+        Err(faults) => wrong(&faults.to_string()),
+    }
+}
+
+async fn function() -> ExitCode {
+    match local::serve_sample().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => wrong(&format!("the function's process ended: {error}")),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's complaint")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+fn wrong(text: &str) -> ExitCode {
+    complain(text);
+    ExitCode::from(WRONG)
+}

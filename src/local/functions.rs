@@ -1,0 +1,109 @@
+//! The functions that are built in.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// A function that needs no process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    /// Answers with the event.
+    Echo,
+    /// Greets, as JSON or as an HTTP answer if the event is an HTTP call.
+    Greet,
+    /// Waits for `ms` milliseconds, 1000 unless the event says otherwise.
+    Slow,
+    /// Fails; with `{"handled": true}` as a function that reports the failure itself.
+    Fail,
+    /// Answers with `bytes` bytes of text, 1 MiB unless the event says otherwise.
+    Large,
+    /// Answers with what it was given besides the event.
+    Context,
+}
+
+/// What a function is given besides the event.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
+    pub request_id: String,
+    pub function: String,
+    pub arn: String,
+    pub version: String,
+    pub client_context: Option<String>,
+    pub tenant: Option<String>,
+    pub trace: Option<String>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub output: Bytes,
+    /// `Handled` or `Unhandled` if the output is an error.
+    pub error: Option<&'static str>,
+    pub log: Vec<u8>,
+}
+
+impl Builtin {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("echo", Self::Echo),
+        ("greet", Self::Greet),
+        ("slow", Self::Slow),
+        ("fail", Self::Fail),
+        ("large", Self::Large),
+        ("context", Self::Context),
+    ];
+
+    pub(super) async fn run(self, event: &Bytes, given: &Given) -> Run {
+        let asked: Value = serde_json::from_slice(event).unwrap_or_default();
+        let mut error = None;
+        let output = match self {
+            Self::Echo => event.clone(),
+            Self::Greet => greet(&asked),
+            Self::Slow => {
+                let ms = asked["ms"].as_u64().unwrap_or(1000);
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                json!({"slept": ms}).to_string().into()
+            }
+            Self::Fail => {
+                error = Some(if asked["handled"] == json!(true) { "Handled" } else { "Unhandled" });
+                json!({"errorType": "OrderError", "errorMessage": "the order cannot be placed", "stackTrace": []})
+                    .to_string()
+                    .into()
+            }
+            Self::Large => {
+                let bytes = usize::try_from(asked["bytes"].as_u64().unwrap_or(1 << 20)).unwrap_or(usize::MAX);
+                format!("\"{}\"", "x".repeat(bytes.min(8 << 20))).into()
+            }
+            Self::Context => json!({
+                "requestId": given.request_id,
+                "functionName": given.function,
+                "invokedFunctionArn": given.arn,
+                "functionVersion": given.version,
+                "clientContext": given.client_context.as_deref().map(|text| {
+                    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+                }),
+                "tenantId": given.tenant,
+                "traceId": given.trace,
+            })
+            .to_string()
+            .into(),
+        };
+        let log = format!(
+            "START RequestId: {id} Version: {version}\nEND RequestId: {id}\n",
+            id = given.request_id,
+            version = given.version
+        );
+        Run { output, error, log: log.into() }
+    }
+}
+
+fn greet(event: &Value) -> Bytes {
+    let http = event.get("requestContext").is_some();
+    let name = if http { event["queryStringParameters"]["name"].as_str() } else { event["name"].as_str() };
+    let message = json!({"message": format!("hello, {}", name.unwrap_or("world"))}).to_string();
+    if !http {
+        return message.into();
+    }
+    json!({"statusCode": 200, "headers": {"content-type": "application/json"}, "body": message}).to_string().into()
+}

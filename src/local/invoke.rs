@@ -1,0 +1,226 @@
+//! The Invoke API: from a signed request to a run of the function and Lambda's answer.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use serde_json::json;
+
+use super::{
+    State,
+    faults::Fault,
+    functions::{Given, Run},
+    request_id,
+    server::{Answer, Cut, full, half},
+    sts::decode,
+};
+
+const PREFIX: &str = "/2015-03-31/functions/";
+const SUFFIX: &str = "/invocations";
+/// Lambda quotas: 6 MB synchronous, 1 MB asynchronous.
+const MAX_EVENT: (usize, usize) = (6 * 1024 * 1024, 1024 * 1024);
+/// What Lambda allows a function to answer.
+const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
+/// How much of the log is returned.
+const TAIL: usize = 4096;
+
+/// The function that a request is for, if it is one of Invoke.
+pub(super) fn function_of(request: &Request<Bytes>) -> Option<String> {
+    let path = request.uri().path().strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    Some(decode(path))
+}
+
+/// Invokes the function that the path names.
+pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request<Bytes>) -> Answer {
+    let id = request_id();
+    // `arn:aws:lambda:REGION:ACCOUNT:function:NAME[:QUALIFIER]`, `ACCOUNT:function:NAME[:QUALIFIER]`, `NAME[:QUALIFIER]`
+    let (name, suffix) = match reference.split(':').collect::<Vec<_>>()[..] {
+        ["arn", _, "lambda", _, _, "function", name] | [_, "function", name] | [name] => (name, None),
+        ["arn", _, "lambda", _, _, "function", name, suffix] | [_, "function", name, suffix] | [name, suffix] => {
+            (name, Some(suffix))
+        }
+        _ => {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "ValidationException",
+                &format!(
+                    "1 validation error detected: Value '{reference}' at 'functionName' failed to satisfy constraint"
+                ),
+                &id,
+            );
+        }
+    };
+    let qualifier = request
+        .uri()
+        .query()
+        .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("Qualifier=")).map(decode));
+    let qualifier = qualifier.or_else(|| suffix.map(str::to_owned));
+    let headers = request.headers();
+    let event = request.body();
+
+    let fault = state.fault_for(name);
+    match fault {
+        Some(Fault::Throttle(after)) => return throttled(after, &id),
+        Some(Fault::Deny) => {
+            let message = format!(
+                "User is not authorized to perform: lambda:InvokeFunction on resource: {} because no identity-based policy allows \
+                 the lambda:InvokeFunction action",
+                state.arn(name)
+            );
+            return refuse(StatusCode::FORBIDDEN, "AccessDeniedException", &message, &id);
+        }
+        Some(Fault::Error) => {
+            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "Service error.", &id);
+        }
+        Some(Fault::NotReady) => {
+            return refuse(StatusCode::BAD_GATEWAY, "ResourceNotReadyException", "The function is not ready.", &id);
+        }
+        Some(Fault::Cut) => return Err(Cut),
+        Some(Fault::Slow(late)) => tokio::time::sleep(late).await,
+        Some(Fault::SlowAnswer(_) | Fault::CutAfter | Fault::CutMid) | None => {}
+    }
+
+    let Some(function) = state.functions.get(name).cloned() else {
+        let message = format!("Function not found: {}", state.arn(name));
+        return refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message, &id);
+    };
+    if let Some(qualifier) = &qualifier
+        && !function.qualifiers.is_empty()
+        && qualifier != "$LATEST"
+        && !function.qualifiers.contains(qualifier)
+    {
+        let message = format!("Function not found: {}:{qualifier}", state.arn(name));
+        return refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message, &id);
+    }
+
+    let kind = text(headers, "x-amz-invocation-type").unwrap_or_else(|| "RequestResponse".to_owned());
+    let limit = if kind == "Event" { MAX_EVENT.1 } else { MAX_EVENT.0 };
+    if event.len() > limit {
+        let message =
+            format!("{} byte payload is too large for the {kind} invocation type (limit {limit} bytes)", event.len());
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException", &message, &id);
+    }
+    if !event.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(event).is_err() {
+        let message = "Could not parse request body into json: Unexpected character";
+        return refuse(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message, &id);
+    }
+    let client_context = match text(headers, "x-amz-client-context").map(|context| BASE64_STANDARD.decode(context)) {
+        None => None,
+        Some(Ok(json)) => String::from_utf8(json).ok(),
+        Some(Err(_)) => {
+            let message = "Client context must be a valid Base64-encoded JSON object.";
+            return refuse(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message, &id);
+        }
+    };
+    let version = match qualifier.as_deref() {
+        None | Some("$LATEST") => "$LATEST".to_owned(),
+        Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => number.to_owned(),
+        Some(_alias) => "1".to_owned(),
+    };
+    let given = Given {
+        request_id: id.clone(),
+        function: name.to_owned(),
+        arn: match &qualifier {
+            None => state.arn(name),
+            Some(qualifier) => format!("{}:{qualifier}", state.arn(name)),
+        },
+        version: version.clone(),
+        client_context,
+        tenant: text(headers, "x-amz-tenant-id"),
+        trace: text(headers, "x-amzn-trace-id"),
+    };
+    let event = if event.is_empty() { Bytes::from_static(b"{}") } else { event.clone() };
+
+    match kind.as_str() {
+        "DryRun" => answer(StatusCode::NO_CONTENT, Bytes::new(), &id, &version),
+        "Event" => {
+            tokio::spawn(async move { state.run(&function, &event, &given).await });
+            answer(StatusCode::ACCEPTED, Bytes::new(), &id, &version)
+        }
+        "RequestResponse" => {
+            let Some(run) = state.run(&function, &event, &given).await else { return throttled(1, &id) };
+            match fault {
+                Some(Fault::CutAfter) => return Err(Cut),
+                Some(Fault::SlowAnswer(late)) => tokio::time::sleep(late).await,
+                _ => {}
+            }
+            let tail = text(headers, "x-amz-log-type").as_deref() == Some("Tail");
+            let mut response = ran(run, tail, &id, &version)?;
+            if fault == Some(Fault::CutMid) {
+                let body = http_body_util::BodyExt::collect(std::mem::replace(response.body_mut(), full(Bytes::new())));
+                let body = body.await?.to_bytes();
+                response.headers_mut().insert("content-length", HeaderValue::from(body.len()));
+                *response.body_mut() = half(&body);
+            }
+            Ok(response)
+        }
+        _ => {
+            let message = format!("Value '{kind}' at 'invocationType' failed to satisfy constraint");
+            refuse(StatusCode::BAD_REQUEST, "InvalidParameterValueException", &message, &id)
+        }
+    }
+}
+
+fn ran(run: Run, tail: bool, id: &str, version: &str) -> Answer {
+    let (output, error) = if run.output.len() > MAX_ANSWER {
+        let error = json!({
+            "errorMessage": format!("Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."),
+            "errorType": "Function.ResponseSizeTooLarge",
+        });
+        (error.to_string().into(), Some("Unhandled"))
+    } else {
+        (run.output, run.error)
+    };
+    let mut response = answer(StatusCode::OK, output, id, version)?;
+    let headers = response.headers_mut();
+    if let Some(error) = error {
+        headers.insert("x-amz-function-error", HeaderValue::from_static(error));
+    }
+    if tail {
+        let mut log = run.log;
+        log.extend_from_slice(format!("REPORT RequestId: {id}\tMemory Size: 128 MB\n").as_bytes());
+        let end = log.split_off(log.len().saturating_sub(TAIL));
+        if let Ok(value) = HeaderValue::try_from(BASE64_STANDARD.encode(end)) {
+            headers.insert("x-amz-log-result", value);
+        }
+    }
+    Ok(response)
+}
+
+fn answer(status: StatusCode, body: Bytes, id: &str, version: &str) -> Answer {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    for (name, value) in [("x-amzn-requestid", id), ("x-amz-executed-version", version)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+fn throttled(after: u64, id: &str) -> Answer {
+    let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded.", id)?;
+    response.headers_mut().insert("retry-after", HeaderValue::from(Duration::from_secs(after).as_secs()));
+    Ok(response)
+}
+
+/// A refusal in the form of Lambda's REST-JSON errors.
+pub(super) fn refuse(status: StatusCode, code: &'static str, message: &str, id: &str) -> Answer {
+    let fault = if status.is_server_error() { "Service" } else { "User" };
+    let mut response = Response::new(full(json!({"Type": fault, "Message": message, "message": message}).to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    Ok(response)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}

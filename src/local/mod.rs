@@ -1,0 +1,371 @@
+//! The embedded Lambda: a loopback endpoint that speaks the Invoke API and STS's AssumeRole, checks signatures, and
+//! runs functions, built in or real processes. For tests, `dev` and `demo`; a leaf that nothing else depends on.
+
+mod faults;
+mod functions;
+mod invoke;
+mod process;
+mod runtime_api;
+mod sample;
+mod server;
+mod sigv4;
+mod sts;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use secrecy::SecretString;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use self::{
+    faults::{Fault, FaultError, FaultRule},
+    functions::Builtin,
+    sample::serve_sample,
+    sts::Role,
+};
+use self::{
+    functions::{Given, Run},
+    process::Process,
+    server::Answer,
+    sigv4::Key,
+};
+
+/// How many requests are remembered.
+const REMEMBERED: usize = 1000;
+
+/// What the endpoint offers.
+#[derive(Debug)]
+pub struct Options {
+    /// The region in ARNs.
+    pub region: String,
+    /// The account in ARNs.
+    pub account: String,
+    /// The functions.
+    pub functions: Vec<Function>,
+    /// Access key ids and secrets that are accepted.
+    pub keys: Vec<(String, SecretString)>,
+    /// The roles that may be assumed; any may if none is listed.
+    pub roles: Vec<Role>,
+    /// How long assumed credentials live, whatever was asked for.
+    pub lifetime: Option<Duration>,
+    /// How long a process may take for an event.
+    pub timeout: Duration,
+}
+
+/// A function.
+#[derive(Debug)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub source: Source,
+    /// The aliases and versions that it has; any if none is listed.
+    pub qualifiers: Vec<String>,
+}
+
+/// What a function does.
+#[derive(Debug)]
+pub enum Source {
+    /// One of the built-in ones.
+    Builtin(Builtin),
+    /// A program and its arguments, which speak the Runtime API.
+    Process(Vec<String>),
+}
+
+/// A request as it was received.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The access key id whose signature was right.
+    pub signed_by: Option<String>,
+}
+
+/// A running endpoint. Dropped, it closes every connection and kills every process.
+#[derive(Debug)]
+pub struct Lambda {
+    url: String,
+    state: Arc<State>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Runnable {
+    name: String,
+    qualifiers: Vec<String>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Builtin(Builtin),
+    Process(Process),
+}
+
+#[derive(Debug)]
+struct State {
+    region: String,
+    account: String,
+    roles: Vec<Role>,
+    lifetime: Mutex<Option<Duration>>,
+    functions: HashMap<String, Arc<Runnable>>,
+    keys: Mutex<HashMap<String, Key>>,
+    faults: Mutex<Vec<FaultRule>>,
+    sts_down: Mutex<bool>,
+    requests: Mutex<VecDeque<Recorded>>,
+    runs: Mutex<HashMap<String, u64>>,
+    connections: AtomicU64,
+    assumed: AtomicU64,
+}
+
+impl Function {
+    /// A built-in function under a name of its own.
+    pub fn builtin(name: &str, builtin: Builtin) -> Self {
+        Self { name: name.to_owned(), source: Source::Builtin(builtin), qualifiers: Vec::new() }
+    }
+
+    /// A function that is a process.
+    pub fn process(name: &str, command: Vec<String>) -> Self {
+        Self { name: name.to_owned(), source: Source::Process(command), qualifiers: Vec::new() }
+    }
+}
+
+impl Default for Options {
+    /// Every built-in function under its own name, one key, and nothing forbidden.
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            account: "123456789012".to_owned(),
+            functions: Builtin::ALL.iter().map(|(name, builtin)| Function::builtin(name, *builtin)).collect(),
+            keys: vec![(Lambda::KEY_ID.to_owned(), SecretString::from(Lambda::SECRET))],
+            roles: Vec::new(),
+            lifetime: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Lambda {
+    /// The access key id that is accepted unless others are given.
+    pub const KEY_ID: &str = "AKIDLOCAL";
+    /// Its secret, which protects nothing.
+    pub const SECRET: &str = "the-secret-of-the-embedded-lambda";
+
+    /// Starts the endpoint.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
+        let url = format!("http://{}", listener.local_addr()?);
+        let runnable = |function: Function| {
+            let body = match function.source {
+                Source::Builtin(builtin) => Body::Builtin(builtin),
+                Source::Process(command) => {
+                    Body::Process(Process::new(&function.name, command, &options.region, options.timeout))
+                }
+            };
+            let runnable = Runnable { name: function.name.clone(), qualifiers: function.qualifiers, body };
+            (function.name, Arc::new(runnable))
+        };
+        let key = |(id, secret)| (id, Key { secret, token: None, expires: None });
+        let state = Arc::new(State {
+            functions: options.functions.into_iter().map(runnable).collect(),
+            keys: Mutex::new(options.keys.into_iter().map(key).collect()),
+            region: options.region,
+            account: options.account,
+            roles: options.roles,
+            lifetime: Mutex::new(options.lifetime),
+            faults: Mutex::default(),
+            sts_down: Mutex::default(),
+            requests: Mutex::default(),
+            runs: Mutex::default(),
+            connections: AtomicU64::new(0),
+            assumed: AtomicU64::new(0),
+        });
+        let (answering, counting) = (Arc::clone(&state), Arc::clone(&state));
+        let handler = Arc::new(move |request| handle(Arc::clone(&answering), request));
+        let accepted = move || {
+            counting.connections.fetch_add(1, Ordering::Relaxed);
+        };
+        let serving = tokio::spawn(server::serve(listener, handler, accepted));
+        Ok(Self { url, state, serving })
+    }
+
+    /// Where it is, for `endpoint.url` and `sts_endpoint`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Adds a fault; the first that fits a call is taken.
+    pub fn add_fault(&self, rule: FaultRule) {
+        locked(&self.state.faults).push(rule);
+    }
+
+    /// Takes every fault back.
+    pub fn clear_faults(&self) {
+        locked(&self.state.faults).clear();
+    }
+
+    /// Lets STS fail with 503, or work again.
+    pub fn set_sts_down(&self, down: bool) {
+        *locked(&self.state.sts_down) = down;
+    }
+
+    /// How long credentials that are assumed from now on live.
+    pub fn set_lifetime(&self, lifetime: Option<Duration>) {
+        *locked(&self.state.lifetime) = lifetime;
+    }
+
+    /// Accepts a key, or another secret for it.
+    pub fn set_key(&self, id: &str, secret: SecretString) {
+        locked(&self.state.keys).insert(id.to_owned(), Key { secret, token: None, expires: None });
+    }
+
+    /// Accepts a key no more.
+    pub fn remove_key(&self, id: &str) {
+        locked(&self.state.keys).remove(id);
+    }
+
+    /// Makes every temporary key that was given out expire now.
+    pub fn expire_sessions(&self) {
+        for key in locked(&self.state.keys).values_mut().filter(|key| key.token.is_some()) {
+            key.expires = Some(SystemTime::UNIX_EPOCH);
+        }
+    }
+
+    /// How often a function really ran.
+    pub fn runs(&self, function: &str) -> u64 {
+        locked(&self.state.runs).get(function).copied().unwrap_or_default()
+    }
+
+    /// The last thousand requests.
+    pub fn requests(&self) -> Vec<Recorded> {
+        locked(&self.state.requests).iter().cloned().collect()
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many times a role was assumed.
+    pub fn assumed(&self) -> u64 {
+        self.state.assumed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Lambda {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
+    let function = invoke::function_of(&request);
+    let service = if function.is_some() { "lambda" } else { "sts" };
+    let (uri, headers) = (request.uri(), request.headers());
+    let signed = sigv4::Request { method: request.method().as_str(), uri, headers, body: request.body() };
+    let verified = sigv4::verify(&signed, service, SystemTime::now(), |id| locked(&state.keys).get(id).cloned());
+    state.record(&request, verified.as_ref().ok().cloned());
+    match (verified, function) {
+        (Err(error), Some(_)) => invoke::refuse(StatusCode::FORBIDDEN, error.code, &error.message, &request_id()),
+        (Err(error), None) => {
+            // STS has older names for two of them (STS API reference, Common errors).
+            let code = match error.code {
+                "UnrecognizedClientException" => "InvalidClientTokenId",
+                "InvalidSignatureException" => "SignatureDoesNotMatch",
+                "ExpiredTokenException" => "ExpiredToken",
+                other => other,
+            };
+            sts::Refused { status: StatusCode::FORBIDDEN, code, message: error.message }.answer()
+        }
+        (Ok(_), Some(function)) => invoke::invoke(state, &function, &request).await,
+        (Ok(_), None) => state.assume_role(&request),
+    }
+}
+
+impl State {
+    fn arn(&self, function: &str) -> String {
+        format!("arn:aws:lambda:{}:{}:function:{function}", self.region, self.account)
+    }
+
+    fn fault_for(&self, function: &str) -> Option<Fault> {
+        locked(&self.faults).iter_mut().find_map(|rule| rule.takes(function).then_some(rule.fault))
+    }
+
+    /// Runs a function; nothing comes of it if all its environments are busy.
+    async fn run(&self, function: &Runnable, event: &Bytes, given: &Given) -> Option<Run> {
+        *locked(&self.runs).entry(function.name.clone()).or_default() += 1;
+        match &function.body {
+            Body::Builtin(builtin) => Some(builtin.run(event, given).await),
+            Body::Process(process) => process.run(event, given).await.ok(),
+        }
+    }
+
+    fn assume_role(&self, request: &Request<Bytes>) -> Answer {
+        if *locked(&self.sts_down) {
+            let message = "STS is down".to_owned();
+            return sts::Refused { status: StatusCode::SERVICE_UNAVAILABLE, code: "ServiceUnavailable", message }
+                .answer();
+        }
+        let lifetime = *locked(&self.lifetime);
+        let issued = sts::AssumeRole::parse(request.body())
+            .and_then(|assume| assume.issue(&self.roles, lifetime, SystemTime::now()));
+        match issued {
+            Ok(issued) => {
+                self.assumed.fetch_add(1, Ordering::Relaxed);
+                let answer = issued.answer();
+                locked(&self.keys).insert(issued.id, issued.key);
+                answer
+            }
+            Err(refused) => refused.answer(),
+        }
+    }
+
+    fn record(&self, request: &Request<Bytes>, signed_by: Option<String>) {
+        let mut requests = locked(&self.requests);
+        if requests.len() == REMEMBERED {
+            requests.pop_front();
+        }
+        requests.push_back(Recorded {
+            method: request.method().clone(),
+            target: request.uri().to_string(),
+            headers: request.headers().clone(),
+            body: request.body().clone(),
+            signed_by,
+        });
+    }
+}
+
+/// A poisoned lock means that a test failed elsewhere; what it guards is still whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A random id in the form of a UUID.
+fn request_id() -> String {
+    let (a, b) = (fastrand::u64(..), fastrand::u64(..));
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xfff,
+        0x8000 | (b >> 48 & 0x3fff),
+        b & 0xffff_ffff_ffff
+    )
+}

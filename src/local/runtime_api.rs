@@ -1,0 +1,154 @@
+//! The Runtime API of one execution environment.
+//!
+//! Source: Lambda developer guide, "Using the Lambda runtime API", version 2018-06-01.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
+};
+
+use super::{
+    functions::Given,
+    server::{self, Answer, Cut, full},
+};
+
+const PREFIX: &str = "/2018-06-01/runtime/";
+/// The largest answer of a function (Lambda quotas: 6 MB synchronous).
+const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
+
+/// An event for the process.
+pub(super) struct Work {
+    pub event: Bytes,
+    pub given: Given,
+    pub timeout: Duration,
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// What the process said.
+pub(super) enum Outcome {
+    Answer(Bytes),
+    Error(Bytes),
+}
+
+/// The one environment's state: events to come, and the one that is under way.
+struct State {
+    queue: AsyncMutex<mpsc::Receiver<Work>>,
+    under_way: Mutex<Option<(String, oneshot::Sender<Outcome>)>>,
+    init_error: InitError,
+}
+
+/// What a process said when it could not start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InitError(watch::Sender<Option<Bytes>>);
+
+impl InitError {
+    pub(super) fn get(&self) -> Option<Bytes> {
+        self.0.borrow().clone()
+    }
+}
+
+/// Serves the process until it is dropped.
+pub(super) async fn serve(listener: TcpListener, queue: mpsc::Receiver<Work>, init_error: InitError) {
+    let state = Arc::new(State { queue: AsyncMutex::new(queue), under_way: Mutex::default(), init_error });
+    let failing = Arc::clone(&state);
+    let handler = Arc::new(move |request| handle(Arc::clone(&state), request));
+    tokio::join!(server::serve(listener, handler, || {}), failing.fail_what_comes_after_init_error());
+}
+
+async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
+    let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default();
+    match (request.method(), path.split('/').collect::<Vec<_>>()[..].as_ref()) {
+        (&Method::GET, ["invocation", "next"]) => state.next().await,
+        (&Method::POST, ["invocation", id, "response"]) => {
+            let body = request.body().clone();
+            if body.len() > MAX_ANSWER {
+                let error = json!({
+                    "errorType": "Function.ResponseSizeTooLarge",
+                    "errorMessage": format!("Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."),
+                });
+                state.settle(id, Outcome::Error(error.to_string().into()));
+                return said(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge");
+            }
+            state.answer(id, Outcome::Answer(body))
+        }
+        (&Method::POST, ["invocation", id, "error"]) => {
+            let body = request.body().clone();
+            state.answer(id, Outcome::Error(body))
+        }
+        (&Method::POST, ["init", "error"]) => {
+            state.init_error.0.send_replace(Some(request.body().clone()));
+            said(StatusCode::ACCEPTED, "OK")
+        }
+        _ => said(StatusCode::NOT_FOUND, "NotFound"),
+    }
+}
+
+impl State {
+    /// Waits for the next event.
+    async fn next(&self) -> Answer {
+        let work = self.queue.lock().await.recv().await.ok_or(Cut)?;
+        let given = &work.given;
+        let deadline = SystemTime::now() + work.timeout;
+        let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut response = Response::new(full(work.event));
+        let headers = response.headers_mut();
+        for (name, value) in [
+            ("lambda-runtime-aws-request-id", Some(given.request_id.as_str())),
+            ("lambda-runtime-deadline-ms", Some(deadline.to_string().as_str())),
+            ("lambda-runtime-invoked-function-arn", Some(given.arn.as_str())),
+            ("lambda-runtime-trace-id", given.trace.as_deref()),
+            ("lambda-runtime-client-context", given.client_context.as_deref()),
+            ("lambda-runtime-aws-tenant-id", given.tenant.as_deref()),
+            ("content-type", Some("application/json")),
+        ] {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some((given.request_id.clone(), work.reply));
+        Ok(response)
+    }
+
+    fn answer(&self, id: &str, outcome: Outcome) -> Answer {
+        if self.settle(id, outcome) {
+            said(StatusCode::ACCEPTED, "OK")
+        } else {
+            said(StatusCode::BAD_REQUEST, "InvalidRequestID")
+        }
+    }
+
+    fn settle(&self, id: &str, outcome: Outcome) -> bool {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match under_way.take_if(|(known, _)| known == id) {
+            Some((_, reply)) => reply.send(outcome).is_ok(),
+            None => false,
+        }
+    }
+
+    /// A process that reported an init error never asks for the event that it was started for.
+    async fn fail_what_comes_after_init_error(&self) {
+        let mut said = self.init_error.0.subscribe();
+        let Ok(Some(error)) = said.wait_for(Option::is_some).await.map(|said| said.clone()) else { return };
+        while let Some(work) = self.queue.lock().await.recv().await {
+            // Nobody waits any more if it cannot be sent.
+            let _ = work.reply.send(Outcome::Error(error.clone()));
+        }
+    }
+}
+
+fn said(status: StatusCode, word: &str) -> Answer {
+    let body =
+        if status.is_success() { json!({"status": word}) } else { json!({"errorType": word, "errorMessage": word}) };
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+    Ok(response)
+}

@@ -1,0 +1,78 @@
+//! A small HTTP/1.1 server whose handlers can cut the connection instead of answering.
+
+use std::{convert::Infallible, fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// The connection is closed without an answer.
+#[derive(Debug)]
+pub(super) struct Cut;
+
+pub(super) type Answer = Result<Response<BoxBody<Bytes, Cut>>, Cut>;
+
+/// Larger requests are not read: what Lambda takes, and some more to be able to say that it is too much.
+const MAX_REQUEST: usize = 16 * 1024 * 1024;
+
+/// Answers requests, with their bodies read, until it is dropped; then every connection is closed.
+pub(super) async fn serve<H, F>(listener: TcpListener, handler: Arc<H>, accepted: impl Fn() + Send + 'static)
+where
+    H: Fn(Request<Bytes>) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = listener.accept() => {
+                let Ok((stream, _)) = connection else { continue };
+                // A failure costs latency only.
+                let _ = stream.set_nodelay(true);
+                accepted();
+                let handler = Arc::clone(&handler);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| handle(Arc::clone(&handler), request));
+                    // An error is a client that went away, or a connection that was to be cut.
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+async fn handle<H, F>(handler: Arc<H>, request: Request<Incoming>) -> Answer
+where
+    H: Fn(Request<Bytes>) -> F,
+    F: Future<Output = Answer>,
+{
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(|_| Cut)?.to_bytes();
+    handler(Request::from_parts(head, body)).await
+}
+
+/// A body that is there at once.
+pub(super) fn full(body: impl Into<Bytes>) -> BoxBody<Bytes, Cut> {
+    Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed()
+}
+
+/// The first half of a body, and then the connection is cut.
+pub(super) fn half(body: &Bytes) -> BoxBody<Bytes, Cut> {
+    let first = body.slice(..body.len() / 2);
+    BodyExt::boxed(StreamBody::new(tokio_stream::iter([Ok(Frame::data(first)), Err(Cut)])))
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection is cut on purpose")
+    }
+}
+
+impl std::error::Error for Cut {}

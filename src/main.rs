@@ -1,0 +1,8 @@
+//! The doorway.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    lambda_policy::cli::main().await
+}
