@@ -130,6 +130,7 @@ struct State {
     requests: Mutex<VecDeque<Recorded>>,
     runs: Mutex<HashMap<String, u64>>,
     connections: AtomicU64,
+    open: Arc<AtomicU64>,
     assumed: AtomicU64,
 }
 
@@ -195,12 +196,14 @@ impl Lambda {
             requests: Mutex::default(),
             runs: Mutex::default(),
             connections: AtomicU64::new(0),
+            open: Arc::default(),
             assumed: AtomicU64::new(0),
         });
         let (answering, counting) = (Arc::clone(&state), Arc::clone(&state));
         let handler = Arc::new(move |request| handle(Arc::clone(&answering), request));
         let accepted = move || {
             counting.connections.fetch_add(1, Ordering::Relaxed);
+            server::Open::count(&counting.open)
         };
         let serving = tokio::spawn(server::serve(listener, handler, accepted));
         Ok(Self { url, state, serving })
@@ -261,6 +264,11 @@ impl Lambda {
     /// How many connections were accepted.
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> u64 {
+        self.state.open.load(Ordering::Relaxed)
     }
 
     /// How many times a role was assumed.

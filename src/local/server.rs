@@ -1,6 +1,13 @@
 //! A small HTTP/1.1 server whose handlers can cut the connection instead of answering.
 
-use std::{convert::Infallible, fmt, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,8 +30,11 @@ pub(super) type Answer = Result<Response<BoxBody<Bytes, Cut>>, Cut>;
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
 
 /// Answers requests, with their bodies read, until it is dropped; then every connection is closed.
-pub(super) async fn serve<H, F>(listener: TcpListener, handler: Arc<H>, accepted: impl Fn() + Send + 'static)
+///
+/// `accepted` is asked at each connection for what shall live as long as it.
+pub(super) async fn serve<H, F, G>(listener: TcpListener, handler: Arc<H>, accepted: impl Fn() -> G + Send + 'static)
 where
+    G: Send + 'static,
     H: Fn(Request<Bytes>) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
@@ -35,9 +45,10 @@ where
                 let Ok((stream, _)) = connection else { continue };
                 // A failure costs latency only.
                 let _ = stream.set_nodelay(true);
-                accepted();
+                let guard = accepted();
                 let handler = Arc::clone(&handler);
                 connections.spawn(async move {
+                    let _guard = guard;
                     let service = service_fn(move |request| handle(Arc::clone(&handler), request));
                     // An error is a client that went away, or a connection that was to be cut.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -45,6 +56,22 @@ where
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
+    }
+}
+
+/// One connection among those that are open.
+pub(super) struct Open(Arc<AtomicU64>);
+
+impl Open {
+    pub(super) fn count(open: &Arc<AtomicU64>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -78,8 +78,8 @@ impl Line {
                     ran = error.ran().as_str(),
                     error = error.message(),
                     detail = error.detail(),
-                    function = about.map(|a| a.function.as_str()),
-                    region = about.map(|a| a.region.as_str()),
+                    function = about.map(|a| a.function.as_str()).filter(|f| !f.is_empty()),
+                    region = about.map(|a| a.region.as_str()).filter(|r| !r.is_empty()),
                     aws_request_id = error.aws_request_id(),
                     total_us = self.total_us(),
                     "call"

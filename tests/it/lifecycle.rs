@@ -1,0 +1,219 @@
+//! Start, reload and stop, and the commands, as an operator meets them.
+
+use std::time::Duration;
+
+use lambda_policy::local::Lambda;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    binary::{Process, run},
+    support::{Directory, channel, client, config, eventually, execute, lambda, request},
+};
+
+async fn served(process: &mut Process) -> String {
+    eventually("the service", async || process.address("grpc")).await
+}
+
+#[tokio::test]
+async fn a_stop_turns_health_off_and_lets_the_call_in_flight_end() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let text = config(&lambda, "", "  slow: {function: slow}\n").replace("drain_delay: 0s", "drain_delay: 1s");
+    let file = directory.write("f.yaml", &text);
+    let mut process = Process::serve(&file, &[]);
+    let address = served(&mut process).await;
+    let probe = process.address("admin").unwrap();
+    eventually("readiness", async || (http_status(&probe, "/readyz").await == 200).then_some(())).await;
+
+    let caller = client(&address).await;
+    let call = tokio::spawn(async move { execute(&caller, request("slow", r#"{"ms": 2000}"#)).await });
+    eventually("the call in flight", async || (lambda.runs("slow") == 1).then_some(())).await;
+    let mut health = HealthClient::new(channel(&address).await);
+    process.signal("TERM");
+    eventually("NOT_SERVING", async || {
+        let answer = health.check(HealthCheckRequest { service: String::new() }).await.ok()?;
+        (answer.into_inner().status() == ServingStatus::NotServing).then_some(())
+    })
+    .await;
+    assert_eq!(http_status(&probe, "/readyz").await, 503);
+    assert_eq!(http_status(&probe, "/livez").await, 200);
+    assert!(call.await.unwrap().is_ok(), "the call in flight ended well");
+    assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
+}
+
+#[tokio::test]
+async fn calls_that_do_not_end_in_time_do_not_keep_the_service_from_stopping() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let text = config(&lambda, "drain_timeout: 300ms", "  slow: {function: slow}\n");
+    let mut process = Process::serve(&directory.write("f.yaml", &text), &[]);
+    let caller = client(&served(&mut process).await).await;
+    let call = tokio::spawn(async move { execute(&caller, request("slow", r#"{"ms": 60000}"#)).await });
+    eventually("the call in flight", async || (lambda.runs("slow") == 1).then_some(())).await;
+    process.signal("TERM");
+    assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
+    assert!(call.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn sighup_reads_the_file_again() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", &config(&lambda, "", "  echo: {function: echo}\n"));
+    let mut process = Process::serve(&file, &[]);
+    let caller = client(&served(&mut process).await).await;
+    execute(&caller, request("echo", "{}")).await.unwrap();
+    directory.write("f.yaml", &config(&lambda, "", "  echo: {function: echo}\n  second: {function: echo}\n"));
+    process.signal("HUP");
+    eventually("the second policy", async || execute(&caller, request("second", "{}")).await.ok()).await;
+    directory.write("f.yaml", "policies: {second: 1}");
+    process.signal("HUP");
+    eventually("the complaint", async || {
+        process.said().contains("policies.second: is a single value: expected a map").then_some(())
+    })
+    .await;
+    execute(&caller, request("second", "{}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_default_chain_is_the_services_own_identity() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let role = "{assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r'}}";
+    let policies =
+        format!("  own: {{function: echo, credentials: default}}\n  role: {{function: echo, credentials: {role}}}\n");
+    let file = directory.write("f.yaml", &config(&lambda, "", &policies));
+    let environment = [("AWS_ACCESS_KEY_ID", Lambda::KEY_ID), ("AWS_SECRET_ACCESS_KEY", Lambda::SECRET)];
+    let mut process = Process::serve(&file, &environment);
+    let caller = client(&served(&mut process).await).await;
+    execute(&caller, request("own", "{}")).await.unwrap();
+    assert_eq!(lambda.requests().last().unwrap().signed_by.as_deref(), Some(Lambda::KEY_ID));
+    execute(&caller, request("role", "{}")).await.unwrap();
+    assert!(lambda.requests().last().unwrap().signed_by.as_deref().unwrap().starts_with("ASIA"));
+}
+
+#[tokio::test]
+async fn nothing_that_the_process_writes_has_a_secret_in_it() {
+    let lambda = lambda().await;
+    lambda.set_key("AKIDFILE", "secret-of-the-file".into());
+    let directory = Directory::new();
+    directory.write("secret", "secret-of-the-file\n");
+    let policies = "  a: {function: fail, log: tail, credentials: {access_key_id: AKIDFILE, secret_access_key: {file: secret}, \
+                    assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r', external_id: external-secret}}}\n  \
+                    b: {function: echo, credentials: {access_key_id: AKIDENV, secret_access_key: {env: SECRET_OF_B}}}\n";
+    let text = config(&lambda, "inline_policies: allow", policies);
+    let mut process =
+        Process::serve(&directory.write("f.yaml", &text), &[("SECRET_OF_B", "secret-of-the-environment")]);
+    let caller = client(&served(&mut process).await).await;
+    execute(&caller, request("a", r#"{"payload": "secret-payload"}"#)).await.unwrap();
+    execute(&caller, request("b", "{}")).await.unwrap_err();
+    let mut inline = request("", "{}");
+    inline.lambda = Some(lambda_policy::pb::LambdaPolicy {
+        function: "echo".into(),
+        aws_access_key_id: "AKIDINLINE".into(),
+        aws_secret_access_key: "secret-of-the-call".into(),
+        aws_session_token: "secret-token-of-the-call".into(),
+        ..Default::default()
+    });
+    let refused = execute(&caller, inline).await.unwrap_err();
+    assert!(!format!("{refused:?}").contains("secret-"));
+    process.signal("TERM");
+    eventually("the end", async || process.exit_code()).await;
+    let said = process.said();
+    assert!(said.contains("CREDENTIALS_REJECTED"), "{said}");
+    for secret in ["secret-", Lambda::SECRET, "AKIDFILE", "AKIDENV", "AKIDINLINE"] {
+        assert!(!said.contains(secret), "{secret} is in: {said}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_told_with_line_and_column_and_nothing_starts() {
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", "server: {listen: here}\npolices: {}\n");
+    let file = file.to_str().unwrap();
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", file]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&format!("{file}:1:18: server.listen: `here` is not an address")), "{said}");
+        assert!(said.contains(&format!("{file}:2:1: polices: is not a setting: did you mean `policies`?")), "{said}");
+    }
+    let output = run(&["check", "--config", "/no/such/file.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/no/such/file.yaml: cannot be read"));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_setting() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let directory = Directory::new();
+    for (setting, text) in [
+        ("server.listen", format!("server: {{listen: '{address}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n")),
+        ("admin.listen", format!("server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '{address}'}}\n")),
+    ] {
+        let file = directory.write("f.yaml", &text);
+        let output = run(&["serve", "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{setting}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&format!("{setting}: {address} cannot be listened on")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn call_prints_the_answer_and_exits_with_1_on_an_error() {
+    let lambda = lambda().await;
+    let service =
+        crate::support::Service::start(&lambda, "  greet: {function: greet}\n  fail: {function: fail, log: tail}\n")
+            .await;
+    let directory = Directory::new();
+    let event = directory.write("event.json", r#"{"name": "Ada"}"#);
+    let data = format!("@{}", event.display());
+    let address = service.address.clone();
+    let call = async |arguments: &[&str]| {
+        let arguments: Vec<_> =
+            ["call"].iter().chain(arguments).chain(&["--address", &address]).map(|a| (*a).to_owned()).collect();
+        tokio::task::spawn_blocking(move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()))
+            .await
+            .unwrap()
+    };
+    let output = call(&["greet", "--data", &data]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"message\":\"hello, Ada\"}\n");
+
+    let output = call(&["fail"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the function failed (unhandled): OrderError") && said.contains("START RequestId"), "{said}");
+
+    let output = call(&["nobody", "--data", "{"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("INVALID_REQUEST (InvalidArgument)") && said.contains("  json: is not JSON"), "{said}");
+    let output = call(&["nobody"]).await;
+    assert!(String::from_utf8(output.stderr).unwrap().contains("POLICY_NOT_FOUND (NotFound)"));
+}
+
+#[test]
+fn the_demo_shows_that_every_answer_is_right() {
+    let output = run(&["demo"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("WRONG"));
+}
+
+#[test]
+fn the_schema_is_json() {
+    let output = run(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["properties"]["policies"]["type"], "object");
+}
+
+async fn http_status(address: &str, path: &str) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}

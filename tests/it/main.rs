@@ -1,0 +1,14 @@
+//! The service as its users see it: real gRPC in, real signed HTTP out, real function processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod binary;
+mod credentials;
+mod execute;
+mod failures;
+mod house;
+mod inline;
+mod lifecycle;
+mod readme;
+mod reflection;
+mod support;

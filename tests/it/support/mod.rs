@@ -1,0 +1,167 @@
+//! A service and a Lambda on free ports, and calls that say what they found.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use lambda_policy::{
+    app::{self, Listeners},
+    config::Config,
+    local::{Lambda, Options},
+    pb::{
+        ExecutePolicyRequest, ExecutePolicyResponse, execute_policy_request::Input, execute_policy_response::Output,
+        policy_service_client::PolicyServiceClient,
+    },
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+/// A running service; it stops when it is dropped.
+pub(crate) struct Service {
+    pub client: PolicyServiceClient<Channel>,
+    pub address: String,
+    _stop: oneshot::Sender<()>,
+    _running: JoinHandle<Result<(), app::Error>>,
+}
+
+/// What a failed call said.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub code: Code,
+    pub reason: String,
+    pub ran: String,
+    pub status: Status,
+}
+
+pub(crate) async fn lambda() -> Lambda {
+    lambda_with(Options::default()).await
+}
+
+pub(crate) async fn lambda_with(options: Options) -> Lambda {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    Lambda::start(listener, options).unwrap()
+}
+
+/// A configuration whose policies sign with the embedded Lambda's key unless they say otherwise.
+pub(crate) fn config(lambda: &Lambda, server: &str, policies: &str) -> String {
+    let url = lambda.url();
+    format!(
+        "server: {{listen: '127.0.0.1:0', drain_delay: 0s, {server}}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+         defaults:\n  region: us-east-1\n  endpoint: {{url: '{url}'}}\n  sts_endpoint: '{url}'\n  \
+         credentials: {{access_key_id: {}, secret_access_key: {}}}\npolicies:\n{policies}",
+        Lambda::KEY_ID,
+        Lambda::SECRET,
+    )
+}
+
+impl Service {
+    pub(crate) async fn start(lambda: &Lambda, policies: &str) -> Self {
+        Self::start_with(&config(lambda, "", policies), None).await
+    }
+
+    pub(crate) async fn start_with(text: &str, file: Option<PathBuf>) -> Self {
+        let config =
+            Config::parse(text, file.as_deref().unwrap_or("test.yaml".as_ref())).unwrap_or_else(|f| panic!("{f}"));
+        let listeners = Listeners::bind(&config).await.unwrap();
+        let address = listeners.grpc.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(app::run(config, file, listeners, async {
+            let _ = stopped.await;
+        }));
+        let client = client(&address).await;
+        Self { client, address, _stop: stop, _running: running }
+    }
+
+    pub(crate) async fn call(&self, request: ExecutePolicyRequest) -> Result<ExecutePolicyResponse, Failed> {
+        execute(&self.client, request).await
+    }
+
+    /// Calls a policy with JSON.
+    pub(crate) async fn json(&self, policy: &str, json: &str) -> Result<ExecutePolicyResponse, Failed> {
+        self.call(request(policy, json)).await
+    }
+}
+
+pub(crate) async fn channel(address: &str) -> Channel {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    eventually("a connection", async || endpoint.connect().await.ok()).await
+}
+
+pub(crate) async fn client(address: &str) -> PolicyServiceClient<Channel> {
+    let channel = channel(address).await;
+    PolicyServiceClient::new(channel).max_decoding_message_size(16 << 20).max_encoding_message_size(64 << 20)
+}
+
+pub(crate) async fn execute(
+    client: &PolicyServiceClient<Channel>,
+    request: impl tonic::IntoRequest<ExecutePolicyRequest>,
+) -> Result<ExecutePolicyResponse, Failed> {
+    client.clone().execute_policy(request).await.map(tonic::Response::into_inner).map_err(Failed::from)
+}
+
+pub(crate) fn request(policy: &str, json: &str) -> ExecutePolicyRequest {
+    ExecutePolicyRequest { policy: policy.into(), input: Some(Input::Json(json.into())), ..Default::default() }
+}
+
+/// The JSON that came out of the function.
+pub(crate) fn output(response: &ExecutePolicyResponse) -> serde_json::Value {
+    match response.output.as_ref() {
+        Some(Output::Json(text)) => serde_json::from_str(text).unwrap(),
+        other => panic!("no JSON: {other:?}"),
+    }
+}
+
+/// Waits until there is a value, for ten seconds at the most.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within ten seconds")
+}
+
+/// A directory of the test's own, removed when it is dropped.
+pub(crate) struct Directory(pub PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lambda-policy-it-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        // A rename, as editors and configuration management do it: no half-written file is seen.
+        let new = self.0.join(format!(".{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        let info = status.get_details_error_info();
+        let metadata = |key: &str| info.as_ref().and_then(|info| info.metadata.get(key).cloned()).unwrap_or_default();
+        Self {
+            code: status.code(),
+            reason: info.as_ref().map(|info| info.reason.clone()).unwrap_or_default(),
+            ran: metadata("ran"),
+            status,
+        }
+    }
+}
