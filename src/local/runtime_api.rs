@@ -152,3 +152,72 @@ fn said(status: StatusCode, word: &str) -> Answer {
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     Ok(response)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn send(address: std::net::SocketAddr, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {PREFIX}{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn work(id: &str) -> (Work, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        let given = Given { request_id: id.to_owned(), ..Given::default() };
+        (Work { event: Bytes::from_static(b"{}"), given, timeout: Duration::from_secs(3), reply }, outcome)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_reports_an_init_error_fails_every_event_with_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (queue, events) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(listener, events, InitError::default()));
+        let answer = send(address, "POST", "init/error", r#"{"errorType":"Init"}"#).await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        for id in ["1", "2"] {
+            let (work, outcome) = work(id);
+            queue.send(work).await.unwrap_or_else(|_| panic!("the environment is gone"));
+            let Outcome::Error(error) = outcome.await.unwrap() else { panic!("an error") };
+            assert_eq!(error, r#"{"errorType":"Init"}"#);
+        }
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn only_the_event_that_is_under_way_can_be_answered() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (queue, events) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(listener, events, InitError::default()));
+        let (work, outcome) = work("r-1");
+        queue.send(work).await.unwrap_or_else(|_| panic!("the environment is gone"));
+        let next = send(address, "GET", "invocation/next", "").await;
+        assert!(next.contains("lambda-runtime-aws-request-id: r-1"), "{next}");
+        for (path, status) in [
+            ("invocation/r-2/response", "400"),
+            ("invocation/r-1/elsewhere", "404"),
+            ("invocation/r-1/response", "202"),
+            ("invocation/r-1/response", "400"),
+        ] {
+            let answer = send(address, "POST", path, "1").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        }
+        assert!(matches!(outcome.await.unwrap(), Outcome::Answer(output) if output == "1"));
+        serving.abort();
+    }
+}

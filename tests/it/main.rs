@@ -12,3 +12,4 @@ mod lifecycle;
 mod readme;
 mod reflection;
 mod support;
+mod tls;

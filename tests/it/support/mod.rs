@@ -91,7 +91,10 @@ pub(crate) async fn channel(address: &str) -> Channel {
 }
 
 pub(crate) async fn client(address: &str) -> PolicyServiceClient<Channel> {
-    let channel = channel(address).await;
+    client_of(channel(address).await)
+}
+
+pub(crate) fn client_of(channel: Channel) -> PolicyServiceClient<Channel> {
     PolicyServiceClient::new(channel).max_decoding_message_size(16 << 20).max_encoding_message_size(64 << 20)
 }
 
