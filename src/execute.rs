@@ -1,17 +1,20 @@
 //! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
     admission::Admission,
     error::{About, Error, Kind},
-    event,
-    lambda::{Answer, Invoke, Lambda, Reported},
+    event::{
+        self, Failure, Front, Malformed,
+        fault::{self, Fault},
+        rules,
+    },
+    lambda::{Answer, Invoke, Lambda},
     policy::{ClientContext, Invocation, Policies, Policy, Qualifier, Tenant},
     telemetry::access::Answered,
 };
@@ -33,6 +36,15 @@ pub struct Request {
     pub tenant: Option<Tenant>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The address: the gateway's.
+    pub ip: IpAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
 }
 
 /// The policy that a call names or brings.
@@ -193,12 +205,7 @@ impl Engine {
             Some(chosen) => Some(allowed(policy, chosen)?),
         };
         let invocation = request.invocation.unwrap_or(policy.invocation);
-        let form = request.input.form();
-        let payload = match request.input {
-            Input::Payload(bytes) => bytes,
-            Input::Json(text) => Bytes::from(text),
-            Input::Http(call) => policy.event.encode(&call),
-        };
+        let (payload, form) = request.input.encode(policy)?;
         let most = invocation.max_payload();
         if payload.len() > most {
             return Err(Error::new(
@@ -236,6 +243,19 @@ impl Engine {
     }
 }
 
+/// A random id in the form of a UUID, for an HTTP call whose gateway gave it none.
+pub fn request_id() -> String {
+    let (a, b) = (fastrand::u64(..), fastrand::u64(..));
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xfff,
+        0x8000 | (b >> 48 & 0x3fff),
+        b & 0xffff_ffff_ffff
+    )
+}
+
 /// The qualifier that the call chose, if the policy lets it.
 fn allowed<'a>(policy: &'a Policy, chosen: &Qualifier) -> Result<&'a Qualifier, Error> {
     policy
@@ -247,51 +267,72 @@ fn allowed<'a>(policy: &'a Policy, chosen: &Qualifier) -> Result<&'a Qualifier, 
 }
 
 /// The form of an input, which the output takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Form {
     Payload,
     Json,
-    Http,
+    Http { request_id: String },
 }
 
 impl Input {
-    fn form(&self) -> Form {
+    /// The event, and the form that the output takes.
+    fn encode(self, policy: &Policy) -> Result<(Bytes, Form), Error> {
         match self {
-            Self::Payload(_) => Form::Payload,
-            Self::Json(_) => Form::Json,
-            Self::Http(_) => Form::Http,
+            Self::Payload(bytes) => Ok((bytes, Form::Payload)),
+            Self::Json(text) => Ok((Bytes::from(text), Form::Json)),
+            Self::Http(call) => {
+                let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
+                let event =
+                    policy.event.encode(&call, front).map_err(|error| Error::field("http.body", error.to_string()))?;
+                Ok((event, Form::Http { request_id: call.request_id }))
+            }
         }
     }
 }
 
 /// Makes Lambda's answer the policy's.
 fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing) -> Reply {
-    let error = answer.error.map(|reported| FunctionError::read(reported, &answer.payload));
-    let output = match (answer.status, form) {
-        (202 | 204, _) => Output::None,
-        (_, Form::Payload) => Output::Payload(answer.payload),
-        (_, Form::Json) => as_json(answer.payload),
-        (_, Form::Http) if error.is_some() => Output::Http(failed()),
-        (_, Form::Http) => Output::Http(policy.event.decode(answer.payload)),
+    let Answer { status, payload, fault, version, request_id, log } = answer;
+    let variables = match &fault {
+        None if status == 200 => policy.output.apply(&payload),
+        _ => BTreeMap::new(),
     };
-    Reply {
-        status: answer.status,
-        output,
-        error,
-        version: answer.version,
-        request_id: answer.request_id,
-        log: answer.log,
-        timing,
-        variables: BTreeMap::new(),
-    }
+    let (output, error) = match (status, form) {
+        (202 | 204, _) => (Output::None, None),
+        (_, Form::Payload) => {
+            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            (Output::Payload(payload), error)
+        }
+        (_, Form::Json) => {
+            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            (as_json(payload), error)
+        }
+        (_, Form::Http { request_id }) => {
+            let (reply, error) = http(policy, payload, fault, &request_id);
+            (Output::Http(reply), error)
+        }
+    };
+    Reply { status, output, error, version, request_id, log, timing, variables }
 }
 
-/// A function's failure as HTTP: its payload is for the caller of the RPC, not for the client behind it.
-fn failed() -> event::Reply {
-    event::Reply {
-        status: 502,
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        body: Bytes::from_static(br#"{"message":"Internal server error"}"#),
+/// The HTTP answer: the function's own, or what the policy's rules or the format's front door say instead.
+fn http(
+    policy: &Policy,
+    payload: Bytes,
+    fault: Option<Fault>,
+    request_id: &str,
+) -> (event::Reply, Option<FunctionError>) {
+    let refusal = |failure| policy.event.refusal(failure, request_id);
+    match fault {
+        Some(fault) => {
+            let front = || refusal(Failure::Function);
+            let reply = rules::apply(&policy.on_function_error, &fault, &payload, front).unwrap_or_else(front);
+            (reply, Some(FunctionError::reported(fault, payload)))
+        }
+        None => match policy.event.decode(payload.clone()) {
+            Ok(reply) => (reply, None),
+            Err(why) => (refusal(Failure::Malformed), Some(FunctionError::malformed(why, payload))),
+        },
     }
 }
 
@@ -333,24 +374,16 @@ impl FunctionErrorKind {
 }
 
 impl FunctionError {
-    fn read(reported: Reported, payload: &Bytes) -> Self {
-        /// What runtimes report (Lambda developer guide, "Lambda function errors").
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Report {
-            error_type: Option<String>,
-            error_message: Option<String>,
-        }
-        let report: Report = serde_json::from_slice(payload).unwrap_or_default();
-        Self {
-            kind: match reported {
-                Reported::Handled => FunctionErrorKind::Handled,
-                Reported::Unhandled => FunctionErrorKind::Unhandled,
-            },
-            error_type: report.error_type.unwrap_or_default(),
-            message: report.error_message.unwrap_or_default(),
-            payload: payload.clone(),
-        }
+    fn reported(fault: Fault, payload: Bytes) -> Self {
+        let kind = match fault.kind {
+            fault::Kind::Handled => FunctionErrorKind::Handled,
+            fault::Kind::Unhandled | fault::Kind::Timeout | fault::Kind::OutOfMemory => FunctionErrorKind::Unhandled,
+        };
+        Self { kind, error_type: fault.error_type, message: fault.message, payload }
+    }
+
+    fn malformed(why: Malformed, payload: Bytes) -> Self {
+        Self { kind: FunctionErrorKind::Malformed, error_type: String::new(), message: why.to_string(), payload }
     }
 }
 
@@ -371,21 +404,6 @@ mod tests {
         ] {
             let output = as_json(Bytes::copy_from_slice(payload));
             assert_eq!(matches!(output, Output::Json(_)), text, "{payload:?}");
-        }
-    }
-
-    #[test]
-    fn a_function_error_is_read_whatever_it_looks_like() {
-        for (payload, error_type, message) in [
-            (r#"{"errorType":"OrderError","errorMessage":"sold out","stackTrace":[]}"#, "OrderError", "sold out"),
-            (r#"{"errorMessage":null}"#, "", ""),
-            (r#""just text""#, "", ""),
-            ("not json", "", ""),
-        ] {
-            let payload = Bytes::from(payload);
-            let error = FunctionError::read(Reported::Unhandled, &payload);
-            assert_eq!((error.error_type.as_str(), error.message.as_str()), (error_type, message));
-            assert_eq!(error.payload, payload);
         }
     }
 }

@@ -15,7 +15,10 @@ use crate::{
     config::{Config, Server},
     execute::Engine,
     grpc::{self, Front, Health},
-    http::admin::{self, Readiness},
+    http::{
+        admin::{self, Readiness},
+        facade,
+    },
     lambda,
 };
 
@@ -79,7 +82,9 @@ pub async fn run(
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
     let engine = Arc::new(Engine::new(policies, server.max_in_flight));
-    let front = Front::new(Arc::clone(&engine), &options(&server)).await.map_err(Error::Tls)?;
+    let front = Front::new(Arc::clone(&engine), &options(&server), facade::routes(Arc::clone(&engine)))
+        .await
+        .map_err(Error::Tls)?;
     let (health, readiness) = (front.health(), Readiness::default());
     tracing::info!(
         grpc = local(&listeners.grpc),

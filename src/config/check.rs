@@ -45,6 +45,18 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
                 found.add(Some(node.place), path, "is no secret: expected text, `{env: NAME}` or `{file: PATH}`");
             }
         }
+        (Kind::Sections(keys), Value::List(items)) => {
+            for (n, item) in items.iter().enumerate() {
+                section(item, keys, &format!("{path}[{n}]"), found);
+            }
+        }
+        (Kind::Texts, Value::Map(entries)) => {
+            for entry in entries.iter().filter(|entry| entry.node.text().is_none()) {
+                let message = format_args!("{}: expected text", is(&entry.node));
+                found.add(Some(entry.node.place), join(path, &entry.key), message);
+            }
+        }
+        (Kind::Json, _) => {}
         (Kind::List, Value::List(items)) => {
             for item in items.iter().filter(|item| item.text().is_none()) {
                 found.add(Some(item.place), path, format_args!("{}: expected text", is(item)));
@@ -79,7 +91,7 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
                 );
             }
         }
-        (Kind::Text | Kind::Secret | Kind::Object, Value::Text(text)) => {
+        (Kind::Text | Kind::List | Kind::Secret | Kind::Object, Value::Text(text)) => {
             if text.is_empty() {
                 found.add(Some(node.place), path, "is empty: give it a value, or leave it out");
             }
@@ -88,7 +100,12 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
             found.add(Some(node.place), path, format_args!("{}: expected `{word}` or {}", is(node), known(keys)));
         }
         (Kind::Named(_), _) => found.add(Some(node.place), path, format_args!("{}: expected names", is(node))),
-        (Kind::List, _) => found.add(Some(node.place), path, format_args!("{}: expected a list", is(node))),
+        (Kind::List | Kind::Sections(_), _) => {
+            found.add(Some(node.place), path, format_args!("{}: expected a list", is(node)));
+        }
+        (Kind::Texts, _) => {
+            found.add(Some(node.place), path, format_args!("{}: expected names with a text each", is(node)));
+        }
         (
             Kind::Text
             | Kind::Duration

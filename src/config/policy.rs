@@ -1,15 +1,20 @@
 //! A policy's section as a [`Policy`].
 
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
 
 use super::{
     fault::Found,
     node::Node,
     secrets::Secrets,
-    section::{Section, json},
+    section::{Section, Setting, json},
 };
 use crate::{
-    event::Format,
+    event::{
+        Format, fault,
+        picks::{Picks, Pointer},
+        rules::{Body, Pattern, Rule},
+    },
     policy::{
         Access, ClientContext, InlineDefaults, Invocation, Log, Name, Policy, Qualifier, Region, Target, Tenant,
         Timeout,
@@ -25,6 +30,8 @@ use crate::{
 struct Shared {
     region: Option<Region>,
     event: Format,
+    on_function_error: Vec<Rule>,
+    output: Picks,
     invocation: Invocation,
     log: Log,
     context: Option<ClientContext>,
@@ -87,6 +94,8 @@ pub(super) fn policy(
         context: shared.context,
         tenant: shared.tenant,
         event: shared.event,
+        on_function_error: shared.on_function_error,
+        output: shared.output,
         timeout: shared.timeout,
     })
 }
@@ -99,7 +108,9 @@ fn shared(section: &Section<'_>, found: &mut Found) -> Shared {
     });
     Shared {
         region: section.parse("region", found, Region::parse),
-        event: section.parse("event", found, str::parse).unwrap_or_default(),
+        event: section.choice("event", &Format::ALL.map(|format| (format.as_str(), format))).unwrap_or_default(),
+        on_function_error: rules(section, found),
+        output: picks(section, found),
         invocation: section.choice("invocation", &Invocation::NAMES).unwrap_or_default(),
         log: section.choice("log", &Log::NAMES).unwrap_or_default(),
         context,
@@ -108,6 +119,59 @@ fn shared(section: &Section<'_>, found: &mut Found) -> Shared {
         endpoint: endpoint(section, found),
         sts_endpoint: section.parse("sts_endpoint", found, Url::parse),
     }
+}
+
+fn rules(section: &Section<'_>, found: &mut Found) -> Vec<Rule> {
+    let settings = section.sections("on_function_error");
+    settings.iter().filter_map(|setting| rule(setting, found)).collect()
+}
+
+fn rule(setting: &Setting<'_>, found: &mut Found) -> Option<Rule> {
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    let kinds = own.list("kind", found, str::parse::<fault::Kind>);
+    let error_type = own.parse("type", found, Pattern::new);
+    let message = own.parse("message", found, |text| {
+        regex_lite::Regex::new(text).map_err(|error| format!("is not a regular expression: {error}"))
+    });
+    let status = own.integer("status").and_then(|status| u16::try_from(status).ok())?;
+    // The check has told of a status that is none.
+    let mut rule = Rule::new(kinds, status).ok()?;
+    if let Some(error_type) = error_type {
+        rule = rule.error_type(error_type);
+    }
+    if let Some(message) = message {
+        rule = rule.message(message);
+    }
+    let bodies = ["body", "text", "json"].map(|key| own.get(key));
+    if bodies.iter().flatten().count() > 1 {
+        found.add(own.place(), own.key("body"), "is said twice: set one of `body`, `text` and `json`");
+    }
+    rule = rule.body(match bodies {
+        [_, Some(text), _] => Body::Text(text.node.text().unwrap_or_default().to_owned()),
+        [_, _, Some(setting)] => Body::Json(RawValue::from_string(json(setting.node)).ok()?),
+        [Some(word), ..] if word.node.text() == Some("payload") => Body::Payload,
+        _ => Body::Front,
+    });
+    for entry in own.get("headers").map(|setting| setting.node.entries()).unwrap_or_default() {
+        rule = rule
+            .header(&entry.key, entry.node.text().unwrap_or_default())
+            .map_err(|error| found.add(Some(entry.place), own.key("headers"), error))
+            .ok()?;
+    }
+    Some(rule)
+}
+
+fn picks(section: &Section<'_>, found: &mut Found) -> Picks {
+    let Some(setting) = section.get("output") else { return Picks::default() };
+    let mut picks = Vec::new();
+    for entry in setting.node.entries() {
+        let Some(pointer) = entry.node.text() else { continue };
+        match pointer.parse::<Pointer>() {
+            Ok(_) => picks.push((entry.key.as_str(), pointer)),
+            Err(error) => found.add(Some(entry.node.place), format!("{}.{}", setting.key, entry.key), error),
+        }
+    }
+    Picks::new(picks).unwrap_or_default()
 }
 
 fn endpoint(section: &Section<'_>, found: &mut Found) -> Endpoint {

@@ -40,6 +40,12 @@ fn walk(rows: &mut String, key: &Key, path: &str) {
                 walk(rows, key, &format!("{path}.{}", key.name));
             }
         }
+        Kind::Sections(keys) => {
+            row(rows, key, path);
+            for key in *keys {
+                walk(rows, key, &format!("{path}[].{}", key.name));
+            }
+        }
         Kind::Named(keys) => {
             for key in *keys {
                 walk(rows, key, &format!("{path}.*.{}", key.name));
@@ -96,7 +102,12 @@ fn kind(kind: &Kind) -> Value {
             {"type": "object", "properties": {"env": {"type": "string"}}, "required": ["env"], "additionalProperties": false},
             {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"], "additionalProperties": false},
         ]}),
-        Kind::List => json!({"type": "array", "items": {"type": ["string", "number"]}}),
+        Kind::List => {
+            json!({"type": ["array", "string", "number"], "items": {"type": ["string", "number"]}})
+        }
+        Kind::Texts => json!({"type": "object", "additionalProperties": {"type": ["string", "number"]}}),
+        Kind::Sections(keys) => json!({"type": "array", "items": object(keys)}),
+        Kind::Json => json!({}),
         Kind::Object => json!({"type": ["object", "string"]}),
         Kind::Section(keys) => object(keys),
         Kind::WordOr(word, keys) => json!({"oneOf": [{"const": word}, object(keys)]}),

@@ -96,13 +96,26 @@ impl<'a> Section<'a> {
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let Some(setting) = self.get(key) else { return Vec::new() };
-        let Value::List(items) = &setting.node.value else { return Vec::new() };
+        let items = match &setting.node.value {
+            Value::List(items) => items.as_slice(),
+            // One may stand for itself.
+            Value::Text(_) => std::slice::from_ref(setting.node),
+            Value::Null | Value::Map(_) => &[],
+        };
         let items = items.iter().filter_map(|item| item.text().map(|text| (text, item.place)));
         items
             .filter_map(|(text, place)| {
                 parse(text).map_err(|error| found.add(Some(place), setting.key.clone(), error)).ok()
             })
             .collect()
+    }
+
+    /// The sections of a list, each with its full name.
+    pub(super) fn sections(&self, key: &str) -> Vec<Setting<'a>> {
+        let Some(setting) = self.get(key) else { return Vec::new() };
+        let Value::List(items) = &setting.node.value else { return Vec::new() };
+        let named = |(n, node)| Setting { node, key: format!("{}[{n}]", setting.key) };
+        items.iter().enumerate().map(named).collect()
     }
 
     /// Where to say that something is missing here.
@@ -116,11 +129,11 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A map or JSON text as JSON text: numbers, booleans and nulls are what JSON takes them for.
+/// A value as JSON text: numbers and booleans are what JSON takes them for, and a text that is JSON is that JSON.
 pub(super) fn json(node: &Node) -> String {
     match &node.value {
-        Value::Text(text) => text.clone(),
-        Value::Null | Value::List(_) | Value::Map(_) => to_json(node).to_string(),
+        Value::Text(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => text.clone(),
+        _ => to_json(node).to_string(),
     }
 }
 

@@ -15,8 +15,14 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// Text, `{env: NAME}` or `{file: PATH}`.
     Secret,
-    /// Texts.
+    /// Texts, or one.
     List,
+    /// Names with a text each.
+    Texts,
+    /// Settings of their own, in a list.
+    Sections(&'static [Key]),
+    /// Any JSON.
+    Json,
     /// A map, or the same as JSON text.
     Object,
     /// Settings of its own.
@@ -109,6 +115,18 @@ macro_rules! shared_keys {
                 "request-response",
                 "Wait for the answer, queue the event, or check access only.",
             ),
+            key(
+                "on_function_error",
+                Kind::Sections(RULE),
+                "",
+                "What an HTTP client is told when the function fails: the first rule that fits; else what the front door says.",
+            ),
+            key(
+                "output",
+                Kind::Texts,
+                "",
+                "Names with JSON Pointers: what is picked from the answer into the response's `variables`.",
+            ),
             key("log", Kind::Choice(&["none", "tail"]), "none", "Whether the last 4 KB of the function's log are returned."),
             key("context", Kind::Object, "", "Client context: at most 2,685 bytes of JSON."),
             key("tenant", Kind::Text, "", "Tenant id, for functions with tenant isolation."),
@@ -120,7 +138,7 @@ macro_rules! shared_keys {
 }
 
 /// The settings that a policy and `defaults` share.
-const SHARED: [Key; 10] = shared_keys!();
+const SHARED: [Key; 12] = shared_keys!();
 
 const DEFAULTS: &[Key] = &SHARED;
 
@@ -132,16 +150,48 @@ const POLICY: &[Key] = {
         key("qualifier", Kind::Text, "", "Alias or version."),
         key("qualifiers", Kind::List, "", "Aliases and versions that a call may choose instead."),
     ];
-    const SHARED: [Key; 10] = shared_keys!();
-    const ALL: [Key; 15] = {
+    const SHARED: [Key; 12] = shared_keys!();
+    const ALL: [Key; 17] = {
         let [a, b, c, d, e] = OWN;
-        let [f, g, h, i, j, k, l, m, n, o] = SHARED;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o]
+        let [f, g, h, i, j, k, l, m, n, o, p, q] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]
     };
     &ALL
 };
 
-const EVENTS: &[&str] = &["raw"];
+const EVENTS: &[&str] = &[
+    "raw",
+    "rest-api",
+    "http-api-v1",
+    "http-api",
+    "function-url",
+    "alb",
+    "alb-multi-value",
+    "envoy",
+    "kong",
+    "kong-gateway",
+];
+
+const RULE: &[Key] = &[
+    key(
+        "kind",
+        Kind::List,
+        "",
+        "Which failures: `handled`, `unhandled`, `timeout`, `out-of-memory`; without it all of them.",
+    ),
+    key("type", Kind::Text, "", "Only errors of this type; `*` stands for any text."),
+    key("message", Kind::Text, "", "Only errors in whose message this regular expression is found."),
+    required("status", Kind::Integer { least: 200, most: 599 }, "The status of the answer."),
+    key(
+        "body",
+        Kind::Choice(&["front", "payload"]),
+        "front",
+        "What the format's front door says, or the error's payload, which may hold stack traces.",
+    ),
+    key("text", Kind::Text, "", "This text instead."),
+    key("json", Kind::Json, "", "This JSON instead."),
+    key("headers", Kind::Texts, "", "Headers of the answer."),
+];
 
 const CREDENTIALS: &[Key] = &[
     key("access_key_id", Kind::Secret, "", "Access key id."),

@@ -187,6 +187,48 @@ fn faults_and_configurations_print_no_secret() {
 }
 
 #[test]
+fn rules_for_function_errors_and_picks_are_read_and_their_mistakes_named() {
+    let key = "credentials: default\n    ";
+    let rules = "on_function_error: [{kind: [timeout, out-of-memory], status: 504}, {type: 'Order*', message: sold (out|off), \
+                 status: 409, json: {why: gone}, headers: {x-why: gone}}, {kind: unhandled, status: 500, body: payload}]";
+    let config = parse(&orders(&format!("{key}{rules}\n    output: {{id: /body/id}}\n    event: http-api"))).unwrap();
+    let policy = &config.policies.named["orders"];
+    assert_eq!(policy.on_function_error.len(), 3);
+    assert!(!policy.output.is_empty());
+    for (wrong, expected) in [
+        (
+            "on_function_error: [{status: 99}]",
+            "orders.on_function_error[0].status: `99` is not a whole number from 200",
+        ),
+        ("on_function_error: [{}]", "orders.on_function_error[0].status: is missing"),
+        ("on_function_error: [{status: 500, kind: [odd]}]", "orders.on_function_error[0].kind: `odd` is no kind"),
+        (
+            "on_function_error: [{status: 500, message: '('}]",
+            "orders.on_function_error[0].message: is not a regular expression",
+        ),
+        ("on_function_error: [{status: 500, text: a, json: 1}]", "orders.on_function_error[0].body: is said twice"),
+        (
+            "on_function_error: [{status: 500, headers: {'a b': c}}]",
+            "orders.on_function_error[0].headers: header `a b`",
+        ),
+        ("on_function_error: {status: 500}", "orders.on_function_error: is a map: expected a list"),
+        ("output: {id: body}", "orders.output.id: JSON pointer `body` does not begin with `/`"),
+        ("event: http-api-v2", "orders.event: `http-api-v2` is none of `raw`, `rest-api`"),
+    ] {
+        let text = orders(&format!("{key}{wrong}"));
+        assert!(fault(&text).contains(expected), "{wrong}: {}", fault(&text));
+    }
+}
+
+#[test]
+fn every_format_is_in_the_table() {
+    let schema = schema();
+    let policy = &schema["properties"]["policies"]["additionalProperties"];
+    let formats = crate::event::Format::ALL.map(crate::event::Format::as_str);
+    assert_eq!(policy["properties"]["event"]["enum"], serde_json::json!(formats));
+}
+
+#[test]
 fn the_schema_knows_what_the_check_knows() {
     let schema = schema();
     let policy = &schema["properties"]["policies"]["additionalProperties"];

@@ -1,114 +1,74 @@
-//! HTTP calls become function events, and functions' outputs become HTTP replies. Pure functions, a format a file.
+//! HTTP calls become function events, and functions' outputs become HTTP replies, as AWS's own front doors
+//! do it.
+//!
+//! A function that was written for a REST API, an HTTP API, a function URL or a load balancer must not notice
+//! that another gateway calls it. So each format is a room of its own, with both directions in it and its
+//! front door's rules, which agree on next to nothing:
+//!
+//! | | `rest-api` | `http-api` | `function-url` | `alb` |
+//! |---|---|---|---|---|
+//! | path | encoded | decoded | encoded | encoded |
+//! | query | decoded | decoded, joined | decoded, joined | as it came |
+//! | a repeated name | last, and all | joined by commas | joined by commas | last, or all |
+//! | header names | as sent | lower case | lower case | lower case |
+//! | cookies | in the header | in a list | in both | in the header |
+//! | what is missing | `null` | has no key | has no key | is empty |
+//! | an output without a status | 502 | is the body | is the body | 502 |
+//!
+//! The shared pieces are rooms too: `fields` and `forwarded` (the caller's headers), `multimap` and `query`
+//! (names with several values), `body` (text or base64), `v1` and `v2` (payload formats), and on the way back
+//! `envelope` (an output taken apart), `head` (status and headers) and `output_body`.
+//!
+//! Everything here is a pure function of its arguments: no clock, no randomness, no I/O. Events are written
+//! into one buffer, outputs are read in place, and a body that needs no decoding shares the output's memory.
 
+mod alb;
+mod body;
+mod call;
+mod envelope;
+mod envoy;
+pub mod fault;
+mod fields;
+mod format;
+mod forwarded;
+mod function_url;
+mod head;
+mod http_api;
+mod http_api_v1;
+mod json;
+mod kong;
+mod kong_gateway;
+mod malformed;
+mod moment;
+mod multimap;
+mod output_body;
+pub mod picks;
+mod query;
 mod raw;
+mod reply;
+mod rest_api;
+pub mod rules;
+#[cfg(test)]
+mod testing;
+mod v1;
+mod v2;
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
+pub use call::{Call, Front};
+pub use format::{Format, Unencodable, UnknownFormat};
+pub use head::Head;
+pub use malformed::Malformed;
+pub use reply::{Reply, problem};
 
-use bytes::Bytes;
-use serde_json::value::RawValue;
-
-/// An HTTP call as the gateway received it; an empty text means that the gateway did not say.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The method.
-    pub method: String,
-    /// The path as received, without the query.
-    pub path: String,
-    /// The query as received, without the question mark.
-    pub query: String,
-    /// The headers in their order, repeats kept.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Bytes,
-    /// The caller's address.
-    pub source_ip: String,
-    /// `http` or `https`.
-    pub scheme: String,
-    /// Host and perhaps port.
-    pub authority: String,
-    /// Such as `HTTP/1.1`.
-    pub protocol: String,
-    /// The route that matched.
-    pub route: String,
-    /// The deployment stage.
-    pub stage: String,
-    /// The route's parameters.
-    pub path_parameters: BTreeMap<String, String>,
-    /// The stage's variables.
-    pub stage_variables: BTreeMap<String, String>,
-    /// The gateway's id of this call.
-    pub request_id: String,
-    /// What the gateway's authorizer found out about the caller, as JSON.
-    pub authorizer: Option<Box<RawValue>>,
-    /// The AWS account that the event names.
-    pub account_id: String,
-    /// The API that the event names.
-    pub api_id: String,
-    /// When the call was received.
-    pub received: SystemTime,
+/// Why a front door answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The function failed, in whatever way: to every front door a function's own timeout is a failure as
+    /// any other.
+    Function,
+    /// The function's output is no reply.
+    Malformed,
+    /// The request is larger than the function takes.
+    RequestTooLarge,
+    /// The front door waited no longer.
+    Timeout,
 }
-
-/// An HTTP answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The status.
-    pub status: u16,
-    /// The headers in their order.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// What an HTTP call is made into.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// The body is the event, the output is the body.
-    #[default]
-    Raw,
-}
-
-/// No format has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownFormat;
-
-impl Format {
-    /// The name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-        }
-    }
-
-    /// The event for a call.
-    pub fn encode(self, call: &Call) -> Bytes {
-        match self {
-            Self::Raw => raw::encode(call),
-        }
-    }
-
-    /// The answer for a function's output.
-    pub fn decode(self, output: Bytes) -> Reply {
-        match self {
-            Self::Raw => raw::decode(output),
-        }
-    }
-}
-
-impl FromStr for Format {
-    type Err = UnknownFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
-        match text {
-            "raw" => Ok(Self::Raw),
-            _ => Err(UnknownFormat),
-        }
-    }
-}
-
-impl fmt::Display for UnknownFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is not a format of events: expected `raw`")
-    }
-}
-
-impl std::error::Error for UnknownFormat {}

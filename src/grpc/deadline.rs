@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 
 /// How much earlier than the caller the service stops waiting, so that the caller still gets the answer that says
 /// why; tonic would end the call at the deadline itself, without a reason.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// When the caller of a request that was received now stops waiting.
-pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
-    let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    let margin = MARGIN.min(timeout / 10);
-    Instant::now().checked_add(timeout - margin)
+/// When the caller stops waiting, kept with the request from the moment it is received: a busy service may come to
+/// its body late, and tonic's clock runs already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(pub Instant);
+
+impl Deadline {
+    /// The deadline of a request that was received now.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let timeout = parse(headers.get("grpc-timeout")?.to_str().ok()?)?;
+        let margin = MARGIN.min(timeout / 10);
+        Instant::now().checked_add(timeout - margin).map(Self)
+    }
 }
 
 /// At most eight digits and a unit (gRPC over HTTP/2, `Timeout`).

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     error::{Error, Kind, Violation},
     event,
-    execute::{Choice, Input, Request},
+    execute::{self, Choice, Input, Request},
     pb::{self, execute_policy_request as wire},
     policy::{ClientContext, InlineDefaults, Qualifier, Tenant, proto},
 };
@@ -138,7 +138,7 @@ fn call(http: pb::HttpRequest) -> Result<event::Call, Violation> {
         stage,
         path_parameters: path_parameters.into_iter().collect(),
         stage_variables: stage_variables.into_iter().collect(),
-        request_id,
+        request_id: if request_id.is_empty() { execute::request_id() } else { request_id },
         authorizer,
         account_id,
         api_id,

@@ -12,18 +12,21 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tonic::{
-    service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    service::{LayerExt, Routes},
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo},
+    },
 };
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::{
-    execute::Engine,
+    execute::{Engine, Peer},
     pb::{
         self,
         policy_service_server::{PolicyServiceServer, SERVICE_NAME},
@@ -71,21 +74,24 @@ pub struct Error(tonic::transport::Error);
 pub struct Health(HealthReporter);
 
 impl Front {
-    /// A front for an engine. Its health is SERVING.
+    /// A front for an engine, with HTTP routes beside it. Its health is SERVING.
     ///
     /// # Errors
     /// If the certificate and key do not make a TLS server.
-    pub async fn new(engine: Arc<Engine>, options: &Options) -> Result<Self, Error> {
+    pub async fn new(engine: Arc<Engine>, options: &Options, http: impl Into<Routes>) -> Result<Self, Error> {
         let reporter = HealthReporter::new();
         let health = Health(reporter.clone());
         health.set(true).await;
-        let routes =
-            Routes::new(PolicyServiceServer::new(service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE))
-                .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
-                .add_service(reflection_v1())
-                .add_service(reflection_v1alpha());
+        let service = PolicyServiceServer::new(service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE);
+        let routes = http
+            .into()
+            .add_service(MapResponseLayer::new(undecodable::answer).named_layer(service))
+            .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
+            .add_service(reflection_v1())
+            .add_service(reflection_v1alpha());
 
         let mut server = Server::builder()
+            .accept_http1(true)
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -109,7 +115,7 @@ impl Front {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         self.server
             .clone()
-            .layer(MapResponseLayer::new(undecodable::answer))
+            .layer(MapRequestLayer::new(introduce))
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
@@ -139,6 +145,26 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Tells the services behind who calls and until when, in terms of the product's own.
+fn introduce<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let extensions = request.extensions();
+    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let peer = match tls {
+        Some(info) => info.get_ref().remote_addr().map(|address| Peer { ip: address.ip(), tls: true }),
+        None => extensions
+            .get::<TcpConnectInfo>()
+            .and_then(TcpConnectInfo::remote_addr)
+            .map(|address| Peer { ip: address.ip(), tls: false }),
+    };
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    if let Some(deadline) = deadline::Deadline::of(request.headers()) {
+        request.extensions_mut().insert(deadline);
+    }
+    request
+}
 
 /// Up to a tenth more, so that replicas that were started together do not send their callers away together.
 fn spread(age: Duration) -> Duration {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{deadline, decode, encode, status::status};
+use super::{deadline::Deadline, decode, encode, status::status};
 use crate::{
     execute::Engine,
     pb::{self, policy_service_server::PolicyService},
@@ -29,7 +29,7 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let line = access::Line::start("ExecutePolicy", &request.get_ref().policy);
         let inline = || self.engine.policies().inline.clone();
         let result = match decode::request(request.into_inner(), deadline, inline) {

@@ -1,3 +1,4 @@
-//! The HTTP side: for now the admin port's probes.
+//! The HTTP side: the façade on the gateway's port, and the admin port's probes.
 
 pub mod admin;
+pub mod facade;

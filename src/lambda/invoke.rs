@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{classify, pool::Client};
 use crate::{
     error::Error,
+    event::fault::Fault,
     policy::{ClientContext, Invocation, Log, Qualifier, Target, Tenant},
 };
 
@@ -41,22 +42,13 @@ pub struct Answer {
     /// The function's output.
     pub payload: Bytes,
     /// Set if the output is an error of the function.
-    pub error: Option<Reported>,
+    pub fault: Option<Fault>,
     /// The version that ran.
     pub version: String,
     /// AWS's id of the request.
     pub request_id: String,
     /// The end of the log.
     pub log: String,
-}
-
-/// Who reported a function's error, as `X-Amz-Function-Error` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
-    /// The function.
-    Handled,
-    /// The runtime.
-    Unhandled,
 }
 
 /// How an attempt failed.
@@ -96,15 +88,13 @@ pub(super) async fn once(client: &Client, invoke: &Invoke<'_>) -> Result<Answer,
             .with_detail(format!("lambda answered {}", answer.status_code));
         return Err(Failed { error, expired: false });
     };
+    let payload = answer.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
     Ok(Answer {
         status,
-        error: answer.function_error.as_deref().map(|said| match said {
-            "Handled" => Reported::Handled,
-            _ => Reported::Unhandled,
-        }),
+        fault: answer.function_error.as_deref().map(|reported| Fault::new(reported, &payload)),
         version: answer.executed_version.unwrap_or_default(),
         log: answer.log_result.as_deref().map(decode_log).unwrap_or_default(),
-        payload: answer.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default(),
+        payload,
         request_id,
     })
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::{
     connector::install_crypto,
-    invoke::{Answer, Invoke, Reported},
+    invoke::{Answer, Invoke},
 };
 use crate::{
     error::{Error, Kind, Ran},

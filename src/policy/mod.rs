@@ -19,7 +19,10 @@ pub use self::{
     region::Region,
     target::Target,
 };
-use crate::{error::About, event::Format};
+use crate::{
+    error::About,
+    event::{Format, picks::Picks, rules::Rule},
+};
 
 /// The name under which calls ask for a policy.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +57,10 @@ pub struct Policy {
     pub tenant: Option<Tenant>,
     /// What HTTP calls are made into.
     pub event: Format,
+    /// What an HTTP client is told when the function fails; without a rule, what the format's front door says.
+    pub on_function_error: Vec<Rule>,
+    /// What is picked from the answer for the gateway.
+    pub output: Picks,
     /// How long a call may take.
     pub timeout: Timeout,
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Violation},
-    event::Format,
+    event::{Format, picks::Picks},
     pb,
 };
 
@@ -131,6 +131,8 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
         context: None,
         tenant: None,
         event: event.unwrap_or(defaults.event),
+        on_function_error: Vec::new(),
+        output: Picks::default(),
         timeout: timeout.unwrap_or(defaults.timeout),
     })
 }

@@ -4,9 +4,11 @@
 
 mod binary;
 mod credentials;
+mod events;
 mod execute;
 mod failures;
 mod house;
+mod http;
 mod inline;
 mod lifecycle;
 mod readme;

@@ -1,0 +1,307 @@
+//! Application Load Balancers with a Lambda function as target, with and without multi-value headers.
+//!
+//! Source: "Use Lambda functions as targets of an Application Load Balancer" (ELB user guide), captures,
+//! and reports of what it refuses.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{
+    Failure, Front, Malformed, Reply,
+    body::{Body, is_text},
+    call::{Call, or},
+    envelope::{Envelope, Output},
+    fields::{Fields, Spelling},
+    forwarded,
+    head::{Head, Merge, Nulls},
+    json,
+    multimap::{All, Last},
+    output_body, query,
+};
+
+/// Whether the target group has multi-value headers enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// `headers` and `queryStringParameters`: the last value of each name.
+    Single,
+    /// `multiValueHeaders` and `multiValueQueryStringParameters`: lists.
+    Multi,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'e, 'a> {
+    request_context: Context<'e>,
+    http_method: &'e str,
+    path: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_string_parameters: Option<Last<'e, 'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_query_string_parameters: Option<All<'e, 'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Last<'e, 'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_headers: Option<All<'e, 'a>>,
+    body: Body<'e>,
+    is_base64_encoded: bool,
+}
+
+#[derive(Serialize)]
+struct Context<'e> {
+    elb: Elb<'e>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Elb<'e> {
+    target_group_arn: &'e str,
+}
+
+/// The HTTP call as an event: nothing is decoded, header names are in lower case, maps may be empty and
+/// so may the body. A body with a content encoding is base64 whatever its type.
+pub(super) fn encode(call: &Call, front: Front<'_>, mode: Mode) -> Bytes {
+    let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
+    forwarded::add(&mut fields, call);
+    let text = fields.get("content-encoding").is_none() && is_text(fields.get("content-type"));
+    let body = Body::new(&call.body, text || call.body.is_empty());
+    let headers = fields.into_map();
+    let parameters = query::undecoded(&call.query);
+    let multi = mode == Mode::Multi;
+    let event = Event {
+        request_context: Context { elb: Elb { target_group_arn: &target_group(call, front) } },
+        http_method: &call.method,
+        path: call.path(),
+        query_string_parameters: (!multi).then_some(Last(&parameters)),
+        multi_value_query_string_parameters: multi.then_some(All(&parameters)),
+        headers: (!multi).then_some(Last(&headers)),
+        multi_value_headers: multi.then_some(All(&headers)),
+        body,
+        is_base64_encoded: body.is_base64(),
+    };
+    json::write(call, Some(body), &event)
+}
+
+/// The target group that the front names, or one made from region, account and API: the same for every
+/// call of an API, so that functions may tell APIs apart by it.
+fn target_group<'a>(call: &Call, front: Front<'a>) -> Cow<'a, str> {
+    if let Some(arn) = front.target_group_arn {
+        return Cow::Borrowed(arn);
+    }
+    let region = or(front.region, "us-east-1");
+    let name = or(call.api(), "lambda");
+    let id = forwarded::fingerprint(name.as_bytes()) & u128::from(u64::MAX);
+    Cow::Owned(format!(
+        "arn:{}:elasticloadbalancing:{region}:{}:targetgroup/{name}/{id:016x}",
+        partition(region),
+        call.account(),
+    ))
+}
+
+/// The partition of a region, by the prefixes that AWS gives them.
+fn partition(region: &str) -> &'static str {
+    const PREFIXES: [(&str, &str); 8] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("eu-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ];
+    PREFIXES.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
+}
+
+/// The function's output as a reply. Only the header map of the mode counts; a map that is null is
+/// refused. Without a content type it is `application/octet-stream`.
+pub(super) fn decode(output: &Bytes, mode: Mode) -> Result<Reply, Malformed> {
+    let envelope = Output::read(output)?.object()?;
+    let body = output_body::text(output, &envelope)?;
+    Ok(head(envelope.status()?, &envelope, mode)?.reply(body, "application/octet-stream"))
+}
+
+pub(super) fn head(status: u16, envelope: &Envelope<'_>, mode: Mode) -> Result<Head, Malformed> {
+    for (map, field) in [(envelope.headers, "headers"), (envelope.multi_value_headers, "multiValueHeaders")] {
+        if map.is_some_and(|map| map.get() == "null") {
+            return Err(Malformed::HeadersType(field));
+        }
+    }
+    let mut merge = Merge::new(Nulls::Refused);
+    match mode {
+        Mode::Single => merge.single_values(envelope.headers)?,
+        Mode::Multi => merge.multi_values(envelope.multi_value_headers)?,
+    }
+    merge.into_head(status)
+}
+
+/// What a load balancer answers itself. If Lambda refuses, and if an answer is larger than 1 MB, it is
+/// 502 as well.
+pub(super) fn refusal(failure: Failure) -> Reply {
+    let (status, title) = match failure {
+        Failure::Function | Failure::Malformed => (502, "502 Bad Gateway"),
+        Failure::RequestTooLarge => (413, "413 Request Entity Too Large"),
+        Failure::Timeout => (504, "504 Gateway Time-out"),
+    };
+    let page = format!(
+        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n</body>\r\n</html>\r\n"
+    );
+    Reply::own(status, "text/html", page).with("server", "awselb/2.0")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::call::sample, *};
+    use crate::event::testing::{decoded, malformed, value};
+    use serde_json::json;
+
+    const FRONT: Front<'_> = Front {
+        region: "eu-central-1",
+        target_group_arn: Some(
+            "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/orders/0123456789abcdef",
+        ),
+    };
+
+    #[test]
+    fn the_captured_request() {
+        let mut call = sample::captured();
+        call.scheme = "http".into();
+        let expected = json!({
+            "requestContext": {"elb": {"targetGroupArn": FRONT.target_group_arn}},
+            "httpMethod": "POST",
+            "path": "/capture/space%20value",
+            "queryStringParameters": {
+                "repeat": "two",
+                "redirect": "https%3A%2F%2Fexample.com%2Fa%2Fb",
+                "literalPlus": "a+b",
+                "encodedPlus": "a%2Bb",
+                "empty": "",
+            },
+            "headers": {
+                "content-length": "12",
+                "content-type": "application/json",
+                "cookie": "session=abc123; theme=dark",
+                "host": "abc123.execute-api.eu-central-1.amazonaws.com",
+                "user-agent": "probe/1.0",
+                "x-amzn-trace-id": forwarded::trace_id(&call),
+                "x-forwarded-for": "192.0.2.7",
+                "x-forwarded-port": "80",
+                "x-forwarded-proto": "http",
+                "x-probe": "second",
+            },
+            "body": "{\"a\": \"ä\"}",
+            "isBase64Encoded": false,
+        });
+        assert_eq!(value(&encode(&call, FRONT, Mode::Single)), expected);
+
+        let event = value(&encode(&call, FRONT, Mode::Multi));
+        assert_eq!(event["multiValueHeaders"]["x-probe"], json!(["first", "second"]));
+        assert_eq!(event["multiValueHeaders"]["x-forwarded-proto"], json!(["http"]));
+        assert_eq!(event["multiValueQueryStringParameters"]["repeat"], json!(["one", "two"]));
+        assert_eq!(event["multiValueQueryStringParameters"]["encodedPlus"], json!(["a%2Bb"]));
+        assert!(event.get("headers").is_none() && event.get("queryStringParameters").is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_empty() {
+        let event = value(&encode(&sample::bare("GET", "/"), FRONT, Mode::Single));
+        assert_eq!(event["queryStringParameters"], json!({}));
+        assert_eq!(event["body"], "");
+        assert_eq!(event["isBase64Encoded"], false);
+    }
+
+    #[test]
+    fn bodies_are_text_by_type_and_encoding() {
+        for (headers, encoded, why) in [
+            (&[("content-type", "application/json")][..], false, "JSON"),
+            (&[("content-type", "application/json"), ("content-encoding", "gzip")], true, "an encoding"),
+            (&[("content-type", "image/png")], true, "no text"),
+            (&[], true, "no type"),
+        ] {
+            let mut call = sample::bare("POST", "/");
+            call.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            call.body = Bytes::from_static(b"{}");
+            let event = value(&encode(&call, FRONT, Mode::Single));
+            assert_eq!(event["isBase64Encoded"], encoded, "{why}");
+            assert_eq!(event["body"], if encoded { "e30=" } else { "{}" }, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_target_group_is_made_where_none_is_named() {
+        for (region, start) in [
+            ("eu-central-1", "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/abc123/"),
+            ("cn-north-1", "arn:aws-cn:elasticloadbalancing:cn-north-1:"),
+            ("us-gov-west-1", "arn:aws-us-gov:"),
+            ("us-isob-east-1", "arn:aws-iso-b:"),
+            ("", "arn:aws:elasticloadbalancing:us-east-1:"),
+        ] {
+            let front = Front { region, target_group_arn: None };
+            let arn = target_group(&sample::captured(), front);
+            assert!(arn.starts_with(start), "{arn}");
+            assert_eq!(arn.rsplit('/').next().map(str::len), Some(16), "{arn}");
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_replies() {
+        let single = |output: &Bytes| decode(output, Mode::Single);
+        let multi = |output: &Bytes| decode(output, Mode::Multi);
+        let octets = ("content-type", "application/octet-stream");
+        decoded(single, r#"{"statusCode":200}"#, 200, &[octets, ("content-length", "0")], b"", "only a status");
+        let both = r#"{"statusCode":200,"statusDescription":"200 OK","headers":{"Content-Type":"text/html"},"multiValueHeaders":{"a":["1","2"]},"body":"x"}"#;
+        decoded(
+            single,
+            both,
+            200,
+            &[("Content-Type", "text/html"), ("content-length", "1")],
+            b"x",
+            "single values only",
+        );
+        decoded(
+            multi,
+            both,
+            200,
+            &[("a", "1"), ("a", "2"), octets, ("content-length", "1")],
+            b"x",
+            "multi values only",
+        );
+    }
+
+    #[test]
+    fn outputs_that_are_malformed() {
+        let single = |output: &Bytes| decode(output, Mode::Single);
+        for (output, expected, why) in [
+            (r#"{"body":"x"}"#, Malformed::StatusMissing, "no status"),
+            (r#"{"statusCode":200,"headers":null}"#, Malformed::HeadersType("headers"), "null is no map"),
+            (r#"{"statusCode":200,"headers":{"a":null}}"#, Malformed::HeadersType("headers"), "null is no value"),
+            (
+                r#"{"statusCode":200,"multiValueHeaders":null}"#,
+                Malformed::HeadersType("multiValueHeaders"),
+                "nor there",
+            ),
+            (r#"{"statusCode":200,"isBase64Encoded":true,"body":"YWJj\r\n"}"#, Malformed::Base64, "base64 of a mail"),
+            (r#"{"errorMessage":"x"}"#, Malformed::StatusMissing, "an error"),
+        ] {
+            malformed(single, output, expected, why);
+        }
+    }
+
+    #[test]
+    fn its_own_answers() {
+        for (failure, status, title) in [
+            (Failure::Function, 502, "<title>502 Bad Gateway</title>"),
+            (Failure::Malformed, 502, "<h1>502 Bad Gateway</h1>"),
+            (Failure::RequestTooLarge, 413, "<title>413 Request Entity Too Large</title>"),
+            (Failure::Timeout, 504, "<title>504 Gateway Time-out</title>"),
+        ] {
+            let reply = refusal(failure);
+            assert_eq!(reply.status, status);
+            assert!(std::str::from_utf8(&reply.body).unwrap().contains(title));
+            assert_eq!(reply.header("Server"), Some("awselb/2.0"));
+            assert_eq!(reply.header("content-type"), Some("text/html"));
+        }
+    }
+}

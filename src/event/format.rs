@@ -1,0 +1,223 @@
+//! The formats by name, and the way from each to its room.
+
+use std::{error, fmt, str::FromStr};
+
+use bytes::Bytes;
+
+use super::{
+    Call, Failure, Front, Head, Malformed, Reply, alb, envelope::Output, envoy, function_url, http_api, http_api_v1,
+    kong, kong_gateway, raw, rest_api, v2,
+};
+
+/// How an HTTP call becomes an event and an output becomes a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// No envelope: the body is the event, the output is the body.
+    #[default]
+    Raw,
+    /// A REST API of API Gateway: payload format 1.0.
+    RestApi,
+    /// An HTTP API of API Gateway with payload format 1.0.
+    HttpApiV1,
+    /// An HTTP API of API Gateway with payload format 2.0.
+    HttpApi,
+    /// A Lambda function URL.
+    FunctionUrl,
+    /// An Application Load Balancer.
+    Alb,
+    /// An Application Load Balancer with multi-value headers enabled.
+    AlbMultiValue,
+    /// Envoy's `aws_lambda` filter.
+    Envoy,
+    /// Kong's `aws-lambda` plugin, forwarding method, headers, URI and body.
+    Kong,
+    /// Kong's `aws-lambda` plugin with `awsgateway_compatible`.
+    KongGateway,
+}
+
+/// Why a call cannot become an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unencodable {
+    /// Without an envelope the body is the event, and Lambda takes JSON only.
+    NotJson,
+}
+
+impl fmt::Display for Unencodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson => f.write_str("the body is not JSON, which it must be in the format `raw`"),
+        }
+    }
+}
+
+impl error::Error for Unencodable {}
+
+/// A name that is no format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownFormat(String);
+
+impl fmt::Display for UnknownFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Format::ALL.map(Format::as_str).join(", ");
+        write!(f, "`{}` is no event format; the formats are {names}", self.0)
+    }
+}
+
+impl error::Error for UnknownFormat {}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name).ok_or_else(|| UnknownFormat(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 10] = [
+        Self::Raw,
+        Self::RestApi,
+        Self::HttpApiV1,
+        Self::HttpApi,
+        Self::FunctionUrl,
+        Self::Alb,
+        Self::AlbMultiValue,
+        Self::Envoy,
+        Self::Kong,
+        Self::KongGateway,
+    ];
+
+    /// The name in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::RestApi => "rest-api",
+            Self::HttpApiV1 => "http-api-v1",
+            Self::HttpApi => "http-api",
+            Self::FunctionUrl => "function-url",
+            Self::Alb => "alb",
+            Self::AlbMultiValue => "alb-multi-value",
+            Self::Envoy => "envoy",
+            Self::Kong => "kong",
+            Self::KongGateway => "kong-gateway",
+        }
+    }
+
+    /// The HTTP call as the event that the front door would send. Only `raw` can fail.
+    pub fn encode(self, call: &Call, front: Front<'_>) -> Result<Bytes, Unencodable> {
+        Ok(match self {
+            Self::Raw => raw::encode(call)?,
+            Self::RestApi => rest_api::encode(call),
+            Self::HttpApiV1 => http_api_v1::encode(call),
+            Self::HttpApi => http_api::encode(call),
+            Self::FunctionUrl => function_url::encode(call),
+            Self::Alb => alb::encode(call, front, alb::Mode::Single),
+            Self::AlbMultiValue => alb::encode(call, front, alb::Mode::Multi),
+            Self::Envoy => envoy::encode(call),
+            Self::Kong => kong::encode(call),
+            Self::KongGateway => kong_gateway::encode(call),
+        })
+    }
+
+    /// The function's output as the reply that the front door would give. Where that would be an error of
+    /// its own, [`refusal`](Self::refusal) with [`Failure::Malformed`] gives it.
+    pub fn decode(self, output: Bytes) -> Result<Reply, Malformed> {
+        match self {
+            Self::Raw => Ok(raw::decode(output)),
+            Self::RestApi => rest_api::decode(&output),
+            Self::HttpApiV1 => http_api_v1::decode(&output),
+            Self::HttpApi => http_api::decode(&output),
+            Self::FunctionUrl => function_url::decode(&output),
+            Self::Alb => alb::decode(&output, alb::Mode::Single),
+            Self::AlbMultiValue => alb::decode(&output, alb::Mode::Multi),
+            Self::Envoy => envoy::decode(&output),
+            Self::Kong | Self::KongGateway => kong::decode(&output),
+        }
+    }
+
+    /// Status and headers of a streamed response, from the JSON in front of its body. A prelude without a
+    /// status means 200.
+    pub fn prelude(self, json: &[u8]) -> Result<Head, Malformed> {
+        let envelope = match self {
+            Self::Envoy => Output::read_proto(json),
+            _ => Output::read(json),
+        }?
+        .object()?;
+        let status = match envelope.status {
+            None => 200,
+            Some(_) => envelope.status()?,
+        };
+        match self {
+            Self::Raw | Self::HttpApi | Self::FunctionUrl => v2::head(status, &envelope),
+            Self::RestApi => rest_api::head(status, &envelope),
+            Self::HttpApiV1 => http_api_v1::head(status, &envelope),
+            Self::Alb => alb::head(status, &envelope, alb::Mode::Single),
+            Self::AlbMultiValue => alb::head(status, &envelope, alb::Mode::Multi),
+            Self::Envoy => envoy::head(status, &envelope),
+            Self::Kong | Self::KongGateway => kong::head(status, &envelope),
+        }
+    }
+
+    /// The front door's own answer where the function gave none that it could use.
+    pub fn refusal(self, failure: Failure, request_id: &str) -> Reply {
+        match self {
+            Self::Raw => raw::refusal(failure, request_id),
+            Self::RestApi => rest_api::refusal(failure, request_id),
+            Self::HttpApiV1 | Self::HttpApi => http_api::refusal(failure, request_id),
+            Self::FunctionUrl => function_url::refusal(failure, request_id),
+            Self::Alb | Self::AlbMultiValue => alb::refusal(failure),
+            Self::Envoy => envoy::refusal(failure),
+            Self::Kong | Self::KongGateway => kong::refusal(failure),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_read_by_their_names() {
+        for format in Format::ALL {
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        let error = "http-api-v2".parse::<Format>().unwrap_err().to_string();
+        assert!(error.starts_with("`http-api-v2` is no event format; the formats are raw, rest-api, "), "{error}");
+    }
+
+    #[test]
+    fn no_refusal_is_a_success_and_each_knows_its_length() {
+        for format in Format::ALL {
+            for failure in [Failure::Function, Failure::Malformed, Failure::RequestTooLarge, Failure::Timeout] {
+                let reply = format.refusal(failure, "id-1");
+                assert!((400..600).contains(&reply.status), "{format} {failure:?}");
+                assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()), "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_prelude_has_status_headers_and_cookies() {
+        let json =
+            br#"{"statusCode":201,"headers":{"Content-Type":"text/html","Content-Length":"3"},"cookies":["a=1"]}"#;
+        let html = ("Content-Type".to_owned(), "text/html".to_owned());
+        let cookie = ("set-cookie".to_owned(), "a=1".to_owned());
+        for format in [Format::RestApi, Format::HttpApi, Format::FunctionUrl] {
+            let head = format.prelude(json).unwrap();
+            assert_eq!((head.status, head.headers), (201, vec![html.clone(), cookie.clone()]), "{format}");
+        }
+        for format in Format::ALL {
+            assert_eq!(format.prelude(b"{}"), Ok(Head { status: 200, headers: vec![] }), "{format}");
+            assert_eq!(format.prelude(br#"{"statusCode":0}"#), Err(Malformed::StatusInvalid), "{format}");
+            assert_eq!(format.prelude(b"[]"), Err(Malformed::NotObject), "{format}");
+        }
+    }
+}

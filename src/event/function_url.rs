@@ -1,0 +1,101 @@
+//! Function URLs of Lambda.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+
+use super::{
+    Failure, Malformed, Reply,
+    call::Call,
+    fields::{Fields, Spelling},
+    forwarded, output_body, v2,
+};
+
+/// The HTTP call as an event. As an HTTP API's, but: `rawPath` stays encoded, the cookie header stays,
+/// and there are no routes, stages or path parameters. The caller is `anonymous`.
+pub(super) fn encode(call: &Call) -> Bytes {
+    let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
+    forwarded::add(&mut fields, call);
+    let cookie = fields.get("cookie").map(|cookie| Cow::Owned(cookie.to_owned()));
+    let door = v2::FrontDoor {
+        fields,
+        cookie,
+        raw_path: Cow::Borrowed(call.path()),
+        route_key: Cow::Borrowed("$default"),
+        stage: "$default",
+        account_id: "anonymous",
+        path_parameters: BTreeMap::new(),
+        stage_variables: None,
+    };
+    v2::encode(call, door)
+}
+
+/// The function's output as a reply, inferred if it has no status. The type is JSON unless the function
+/// says otherwise, and a body that is not text is sent as its JSON (the first was captured, the second is
+/// what emulators that are tested against AWS do).
+pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
+    v2::decode(output, |output, envelope| {
+        let body = output_body::text_or_json(output, envelope)?;
+        Ok(v2::head(envelope.status()?, envelope)?.reply(body, "application/json"))
+    })
+}
+
+/// What a function URL answers itself. No capture confirms these bodies yet; the one that there is shows a
+/// missing permission as 403 `{"Message":"Forbidden"}`.
+pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
+    let (status, body) = match failure {
+        Failure::Function | Failure::Malformed => (502, "Internal Server Error"),
+        Failure::RequestTooLarge => (413, r#"{"Message":"Request Too Long"}"#),
+        Failure::Timeout => (504, r#"{"Message":"Gateway Timeout"}"#),
+    };
+    Reply::own(status, "application/json", body).with("x-amzn-RequestId", request_id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::call::sample, *};
+    use crate::event::testing::{decoded, malformed, value};
+    use serde_json::json;
+
+    #[test]
+    fn the_captured_request() {
+        let event = value(&encode(&sample::captured()));
+        assert_eq!(event["rawPath"], "/capture/space%20value");
+        assert_eq!(event["requestContext"]["http"]["path"], "/capture/space value");
+        assert_eq!(event["cookies"], json!(["session=abc123", "theme=dark"]));
+        assert_eq!(event["headers"]["cookie"], "session=abc123; theme=dark");
+        assert_eq!(event["headers"]["x-probe"], "first,second");
+        assert_eq!(event["headers"]["content-length"], "12");
+        assert_eq!(event["queryStringParameters"]["repeat"], "one,two");
+        assert_eq!(event["routeKey"], "$default");
+        assert_eq!(event["requestContext"]["routeKey"], "$default");
+        assert_eq!(event["requestContext"]["stage"], "$default");
+        assert_eq!(event["requestContext"]["accountId"], "anonymous");
+        assert!(event.get("pathParameters").is_none());
+        assert!(event.get("stageVariables").is_none());
+    }
+
+    #[test]
+    fn outputs() {
+        for (output, body, why) in [
+            (r#"{"statusCode": 200, "body": "body123"}"#, "body123", "text"),
+            (r#"{"statusCode":200,"body":{"a": [1]}}"#, r#"{"a": [1]}"#, "JSON where text belongs"),
+            (r#"{"statusCode":200,"body":null}"#, "", "no body"),
+            (r#""hello""#, "hello", "a string loses its quotes"),
+            ("true", "true", "a bool"),
+        ] {
+            let length = body.len().to_string();
+            let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
+            decoded(decode, output, 200, &headers, body.as_bytes(), why);
+        }
+        malformed(decode, r#"{"statusCode":"x"}"#, Malformed::StatusInvalid, "a status that is none");
+    }
+
+    #[test]
+    fn its_own_answers() {
+        let reply = refusal(Failure::Function, "id-1");
+        assert_eq!((reply.status, &reply.body[..]), (502, &b"Internal Server Error"[..]));
+        assert_eq!(reply.header("content-length"), Some("21"));
+    }
+}

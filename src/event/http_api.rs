@@ -1,0 +1,243 @@
+//! HTTP APIs of API Gateway with payload format 2.0, their default.
+
+use bytes::Bytes;
+
+use super::{
+    Failure, Malformed, Reply,
+    call::{Call, or},
+    fields::{Fields, Spelling},
+    forwarded, output_body, query, v2,
+};
+
+/// The HTTP call as an event: everything decoded but `rawQueryString`, header names in lower case,
+/// repeats joined by commas, cookies in a list of their own and no longer in the headers. What is
+/// missing has no key.
+pub(super) fn encode(call: &Call) -> Bytes {
+    let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
+    forwarded::add(&mut fields, call);
+    let cookie = fields.take("cookie");
+    let door = v2::FrontDoor {
+        fields,
+        cookie,
+        raw_path: query::path_decode(call.path()),
+        route_key: call.route_key(),
+        stage: or(&call.stage, "$default"),
+        account_id: call.account(),
+        path_parameters: call
+            .path_parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), query::path_decode(value)))
+            .collect(),
+        stage_variables: (!call.stage_variables.is_empty()).then_some(&call.stage_variables),
+    };
+    v2::encode(call, door)
+}
+
+/// The function's output as a reply, inferred if it has no status.
+pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
+    v2::decode(output, |output, envelope| {
+        let body = output_body::text(output, envelope)?;
+        Ok(v2::head(envelope.status()?, envelope)?.reply(body, "text/plain"))
+    })
+}
+
+/// What an HTTP API answers itself, whatever the payload format. If Lambda refuses it is 500 as well;
+/// its own limit of 30 seconds gives 503.
+pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
+    let (status, body) = match failure {
+        Failure::Function | Failure::Malformed => (500, r#"{"message":"Internal Server Error"}"#),
+        Failure::RequestTooLarge => (413, r#"{"message":"Request Entity Too Large"}"#),
+        Failure::Timeout => (503, r#"{"message":"Service Unavailable"}"#),
+    };
+    Reply::own(status, "application/json", body).with("apigw-requestid", request_id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::call::sample, *};
+    use crate::event::testing::{decoded, malformed, value};
+    use serde_json::json;
+
+    #[test]
+    fn the_captured_request() {
+        let call = sample::captured();
+        let expected = json!({
+            "version": "2.0",
+            "routeKey": "POST /capture/{item}",
+            "rawPath": "/capture/space value",
+            "rawQueryString": call.query,
+            "cookies": ["session=abc123", "theme=dark"],
+            "headers": {
+                "content-length": "12",
+                "content-type": "application/json",
+                "host": "abc123.execute-api.eu-central-1.amazonaws.com",
+                "user-agent": "probe/1.0",
+                "x-amzn-trace-id": forwarded::trace_id(&call),
+                "x-forwarded-for": "192.0.2.7",
+                "x-forwarded-port": "443",
+                "x-forwarded-proto": "https",
+                "x-probe": "first,second",
+            },
+            "queryStringParameters": {
+                "repeat": "one,two",
+                "redirect": "https://example.com/a/b",
+                "literalPlus": "a b",
+                "encodedPlus": "a+b",
+                "empty": "",
+            },
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "abc123",
+                "domainName": "abc123.execute-api.eu-central-1.amazonaws.com",
+                "domainPrefix": "abc123",
+                "http": {
+                    "method": "POST",
+                    "path": "/capture/space value",
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": "192.0.2.7",
+                    "userAgent": "probe/1.0",
+                },
+                "requestId": call.request_id,
+                "routeKey": "POST /capture/{item}",
+                "stage": "live",
+                "time": "04/Mar/2020:19:03:58 +0000",
+                "timeEpoch": 1_583_348_638_390_u64,
+            },
+            "body": "{\"a\": \"ä\"}",
+            "pathParameters": {"item": "space value"},
+            "isBase64Encoded": false,
+        });
+        assert_eq!(value(&encode(&call)), expected);
+    }
+
+    #[test]
+    fn what_is_missing_has_no_key() {
+        let event = value(&encode(&sample::bare("GET", "/")));
+        for key in ["cookies", "queryStringParameters", "pathParameters", "stageVariables", "body"] {
+            assert!(event.get(key).is_none(), "{key}");
+        }
+        assert!(event["requestContext"].get("authorizer").is_none());
+        assert_eq!(event["routeKey"], "$default");
+        assert_eq!(event["requestContext"]["stage"], "$default");
+        assert_eq!(event["rawQueryString"], "");
+        assert_eq!(event["isBase64Encoded"], false);
+    }
+
+    #[test]
+    fn authorizers_stand_under_their_kind() {
+        for (given, expected) in [
+            (
+                r#"{"jwt":{"claims":{"sub":"1"},"scopes":null}}"#,
+                json!({"jwt": {"claims": {"sub": "1"}, "scopes": null}}),
+            ),
+            (r#"{"lambda":{"a":1}}"#, json!({"lambda": {"a": 1}})),
+            (r#"{"sub":"1"}"#, json!({"lambda": {"sub": "1"}})),
+            (r#"{"jwt":{},"sub":"1"}"#, json!({"lambda": {"jwt": {}, "sub": "1"}})),
+            (r#""me""#, json!({"lambda": "me"})),
+        ] {
+            let mut call = sample::bare("GET", "/");
+            call.authorizer = serde_json::from_str(given).ok();
+            assert_eq!(value(&encode(&call))["requestContext"]["authorizer"], expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_text_by_their_type() {
+        for (content_type, body, expected, encoded) in [
+            (Some("text/plain"), &b"a"[..], "a", false),
+            (Some("application/octet-stream"), b"a", "YQ==", true),
+            (None, b"a", "YQ==", true),
+            (Some("text/plain"), b"\xff", "/w==", true),
+        ] {
+            let mut call = sample::bare("POST", "/");
+            call.headers = content_type.iter().map(|t| ("Content-Type".to_owned(), (*t).to_owned())).collect();
+            call.body = Bytes::from_static(body);
+            let event = value(&encode(&call));
+            assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(expected), &json!(encoded)));
+        }
+    }
+
+    #[test]
+    fn outputs_with_a_status() {
+        for (output, status, headers, body, why) in [
+            (
+                r#"{"statusCode":201,"headers":{"A":"1"},"cookies":["a=1; Path=/","b=2"],"body":"x"}"#,
+                201,
+                &[
+                    ("A", "1"),
+                    ("set-cookie", "a=1; Path=/"),
+                    ("set-cookie", "b=2"),
+                    ("content-type", "text/plain"),
+                    ("content-length", "1"),
+                ][..],
+                &b"x"[..],
+                "each cookie is a header",
+            ),
+            (
+                r#"{"statusCode":200,"multiValueHeaders":{"a":["1"]},"other":{},"body":"aGk","isBase64Encoded":true}"#,
+                200,
+                &[("content-type", "text/plain"), ("content-length", "2")],
+                b"hi",
+                "format 2.0 has no multi-value headers; other keys are ignored",
+            ),
+            (r#"{"statusCode":304,"headers":{"ETag":"x"}}"#, 304, &[("ETag", "x")], b"", "304 has no body"),
+            (
+                r#"{"statusCode":500,"statusCode":200}"#,
+                200,
+                &[("content-type", "text/plain"), ("content-length", "0")],
+                b"",
+                "the last of a repeated key counts",
+            ),
+        ] {
+            decoded(decode, output, status, headers, body, why);
+        }
+    }
+
+    #[test]
+    fn outputs_without_a_status_are_the_body() {
+        for (output, body, why) in [
+            (r#"{"hello": "world"}"#, r#"{"hello": "world"}"#, "an object"),
+            (r#"{"body":"x","headers":3}"#, r#"{"body":"x","headers":3}"#, "an object that looks like a response"),
+            (r#"["hello",3,true]"#, r#"["hello",3,true]"#, "a list"),
+            (r#""he\"llo""#, "he\"llo", "a string loses its quotes"),
+            ("3.1", "3.1", "a number"),
+            ("null", "null", "null"),
+            ("", "", "nothing"),
+            ("<p>hi</p>", "<p>hi</p>", "what is not JSON passes"),
+        ] {
+            let length = body.len().to_string();
+            let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
+            decoded(decode, output, 200, &headers, body.as_bytes(), why);
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_malformed() {
+        for (output, expected, why) in [
+            (r#"{"statusCode":0}"#, Malformed::StatusInvalid, "status 0"),
+            (r#"{"statusCode":200.5}"#, Malformed::StatusInvalid, "a fraction"),
+            (r#"{"statusCode":null,"body":"x"}"#, Malformed::StatusInvalid, "null is no status"),
+            (r#"{"statusCode":true}"#, Malformed::StatusInvalid, "a bool"),
+            (r#"{"statusCode":200,"body":{}}"#, Malformed::BodyType, "a body that is not text"),
+            (r#"{"statusCode":200,"cookies":"a=1"}"#, Malformed::CookiesType, "cookies that are no list"),
+            (r#"{"statusCode":200,"cookies":["a\nb"]}"#, Malformed::HeaderValue, "a split cookie"),
+        ] {
+            malformed(decode, output, expected, why);
+        }
+    }
+
+    #[test]
+    fn its_own_answers() {
+        for (failure, status, body) in [
+            (Failure::Function, 500, r#"{"message":"Internal Server Error"}"#),
+            (Failure::Malformed, 500, r#"{"message":"Internal Server Error"}"#),
+            (Failure::RequestTooLarge, 413, r#"{"message":"Request Entity Too Large"}"#),
+            (Failure::Timeout, 503, r#"{"message":"Service Unavailable"}"#),
+        ] {
+            let reply = refusal(failure, "id-1");
+            assert_eq!((reply.status, &reply.body[..]), (status, body.as_bytes()));
+            assert_eq!(reply.header("Apigw-Requestid"), Some("id-1"));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! REST APIs of API Gateway (Lambda proxy integration).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{
+    Failure, Malformed, Reply,
+    body::Body,
+    call::{Call, or},
+    envelope::{Envelope, Output},
+    fields::{Fields, Spelling},
+    forwarded,
+    head::{Head, Merge, Nulls},
+    output_body, v1,
+};
+
+/// The stage of a call that names none: what most APIs call theirs, and what the console suggests.
+const STAGE: &str = "prod";
+
+/// The HTTP call as an event. Path and path parameters stay encoded, the query is decoded, header names
+/// are spelled as sent, `Content-Length` is dropped; missing maps and an empty body are `null`.
+///
+/// A body is text unless it is not UTF-8: that is what an API without binary media types does.
+pub(super) fn encode(call: &Call) -> Bytes {
+    let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
+    fields.take("content-length");
+    forwarded::add(&mut fields, call);
+    let stage = or(&call.stage, STAGE);
+    let body = (!call.body.is_empty()).then(|| Body::new(&call.body, true));
+    let api = v1::Api {
+        version: None,
+        fields,
+        // An API whose resources are spelled out has the path itself as its resource.
+        resource: or(call.route_path(), call.path()),
+        resource_id: None,
+        stage,
+        context_path: Cow::Owned(format!("/{stage}{}", call.path())),
+        path_parameters: call
+            .path_parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())))
+            .collect(),
+        body,
+    };
+    v1::encode(call, api)
+}
+
+/// The function's output as a reply: an object with a status, no other key than the five documented
+/// ones (anything else was seen to be refused), `multiValueHeaders` before `headers`.
+pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
+    let envelope = Output::read(output)?.object()?;
+    if envelope.unknown || envelope.cookies.is_some() {
+        return Err(Malformed::UnknownField);
+    }
+    let body = output_body::text(output, &envelope)?;
+    Ok(head(envelope.status()?, &envelope)?.reply(body, "application/json"))
+}
+
+/// Cookies come from a streamed response's prelude only.
+pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
+    let mut merge = Merge::new(Nulls::Skipped);
+    merge.multi_values(envelope.multi_value_headers)?;
+    merge.single_values(envelope.headers)?;
+    merge.cookies(envelope.cookies)?;
+    merge.into_head(status)
+}
+
+/// What a REST API answers itself. If Lambda refuses (no permission, throttled) it is 500 with the
+/// same body and type as a malformed output.
+pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
+    let (status, body, kind) = match failure {
+        Failure::Function | Failure::Malformed => {
+            (502, r#"{"message": "Internal server error"}"#, "InternalServerErrorException")
+        }
+        Failure::RequestTooLarge => (413, r#"{"message":"Request Too Long"}"#, "RequestTooLargeException"),
+        Failure::Timeout => (504, r#"{"message":"Endpoint request timed out"}"#, "InternalServerErrorException"),
+    };
+    Reply::own(status, "application/json", body).with("x-amzn-RequestId", request_id).with("x-amzn-ErrorType", kind)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::call::sample, *};
+    use crate::event::testing::{decoded, malformed, value};
+    use serde_json::json;
+
+    #[test]
+    fn the_captured_request() {
+        let call = sample::captured();
+        let expected = json!({
+            "resource": "/capture/{item}",
+            "path": "/capture/space%20value",
+            "httpMethod": "POST",
+            "headers": {
+                "Content-Type": "application/json",
+                "Cookie": "session=abc123; theme=dark",
+                "Host": "abc123.execute-api.eu-central-1.amazonaws.com",
+                "User-Agent": "probe/1.0",
+                "X-Amzn-Trace-Id": forwarded::trace_id(&call),
+                "X-Forwarded-For": "192.0.2.7",
+                "X-Forwarded-Port": "443",
+                "X-Forwarded-Proto": "https",
+                "X-Probe": "second",
+            },
+            "multiValueHeaders": {
+                "Content-Type": ["application/json"],
+                "Cookie": ["session=abc123; theme=dark"],
+                "Host": ["abc123.execute-api.eu-central-1.amazonaws.com"],
+                "User-Agent": ["probe/1.0"],
+                "X-Amzn-Trace-Id": [forwarded::trace_id(&call)],
+                "X-Forwarded-For": ["192.0.2.7"],
+                "X-Forwarded-Port": ["443"],
+                "X-Forwarded-Proto": ["https"],
+                "X-Probe": ["first", "second"],
+            },
+            "queryStringParameters": {
+                "repeat": "two",
+                "redirect": "https://example.com/a/b",
+                "literalPlus": "a b",
+                "encodedPlus": "a+b",
+                "empty": "",
+            },
+            "multiValueQueryStringParameters": {
+                "repeat": ["one", "two"],
+                "redirect": ["https://example.com/a/b"],
+                "literalPlus": ["a b"],
+                "encodedPlus": ["a+b"],
+                "empty": [""],
+            },
+            "pathParameters": {"item": "space%20value"},
+            "stageVariables": null,
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "abc123",
+                "domainName": "abc123.execute-api.eu-central-1.amazonaws.com",
+                "domainPrefix": "abc123",
+                "extendedRequestId": call.request_id,
+                "httpMethod": "POST",
+                "identity": {
+                    "accessKey": null,
+                    "accountId": null,
+                    "apiKey": null,
+                    "apiKeyId": null,
+                    "caller": null,
+                    "cognitoAuthenticationProvider": null,
+                    "cognitoAuthenticationType": null,
+                    "cognitoIdentityId": null,
+                    "cognitoIdentityPoolId": null,
+                    "principalOrgId": null,
+                    "sourceIp": "192.0.2.7",
+                    "user": null,
+                    "userAgent": "probe/1.0",
+                    "userArn": null,
+                },
+                "path": "/live/capture/space%20value",
+                "protocol": "HTTP/1.1",
+                "requestId": call.request_id,
+                "requestTime": "04/Mar/2020:19:03:58 +0000",
+                "requestTimeEpoch": 1_583_348_638_390_u64,
+                "resourceId": null,
+                "resourcePath": "/capture/{item}",
+                "stage": "live",
+            },
+            "body": "{\"a\": \"ä\"}",
+            "isBase64Encoded": false,
+        });
+        assert_eq!(value(&encode(&call)), expected);
+    }
+
+    #[test]
+    fn what_is_missing_is_null() {
+        let event = value(&encode(&sample::bare("GET", "")));
+        for key in
+            ["queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "stageVariables", "body"]
+        {
+            assert_eq!(event.get(key), Some(&json!(null)), "{key}");
+        }
+        assert_eq!(event["path"], "/");
+        assert_eq!(event["resource"], "/");
+        assert_eq!(event["requestContext"]["stage"], "prod");
+        assert_eq!(event["requestContext"]["path"], "/prod/");
+        assert_eq!(event["requestContext"]["protocol"], "HTTP/1.1");
+        assert_eq!(event["requestContext"]["accountId"], "000000000000");
+        assert_eq!(event["requestContext"]["identity"]["userAgent"], json!(null));
+        assert!(event["requestContext"].get("authorizer").is_none());
+        assert!(event.get("version").is_none());
+    }
+
+    #[test]
+    fn an_authorizer_and_stage_variables_come_along() {
+        let mut call = sample::bare("GET", "/");
+        call.authorizer = serde_json::from_str(r#"{"principalId":"me","n":1.50}"#).ok();
+        call.stage_variables = [("table".to_owned(), "orders".to_owned())].into();
+        let event = encode(&call);
+        assert!(std::str::from_utf8(&event).unwrap().contains(r#""authorizer":{"principalId":"me","n":1.50}"#));
+        assert_eq!(value(&event)["stageVariables"], json!({"table": "orders"}));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_base64() {
+        let mut call = sample::captured();
+        call.body = Bytes::from_static(b"\xff\x00");
+        let event = value(&encode(&call));
+        assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!("/wA="), &json!(true)));
+    }
+
+    #[test]
+    fn outputs_that_are_replies() {
+        for (output, status, headers, body, why) in [
+            (
+                r#"{"statusCode":200,"body":"hi"}"#,
+                200,
+                &[("content-type", "application/json"), ("content-length", "2")][..],
+                &b"hi"[..],
+                "the default type is JSON",
+            ),
+            (
+                r#"{"statusCode":"201"}"#,
+                201,
+                &[("content-type", "application/json"), ("content-length", "0")],
+                b"",
+                "a status in quotes",
+            ),
+            (
+                r#"{"statusCode":200,"headers":{"a":"1","b":"2"},"multiValueHeaders":{"b":["3","2"]},"body":null}"#,
+                200,
+                &[("b", "3"), ("b", "2"), ("a", "1"), ("content-type", "application/json"), ("content-length", "0")],
+                b"",
+                "multi values first, an identical pair once",
+            ),
+            (
+                r#"{"statusCode":200,"headers":{"X":true,"N":1.50,"Z":null,"Content-Type":"text/html"},"body":"<p>"}"#,
+                200,
+                &[("X", "true"), ("N", "1.50"), ("Content-Type", "text/html"), ("content-length", "3")],
+                b"<p>",
+                "scalars become text, null no header",
+            ),
+            (
+                r#"{"statusCode":200,"headers":null,"multiValueHeaders":null,"isBase64Encoded":true,"body":"//4="}"#,
+                200,
+                &[("content-type", "application/json"), ("content-length", "2")],
+                b"\xff\xfe",
+                "base64 and null maps",
+            ),
+            (r#"{"statusCode":204,"body":"ignored"}"#, 204, &[], b"", "204 has no body"),
+            (
+                r#"{"statusCode":200,"headers":{"Content-Length":"99","Connection":"x-hop","X-Hop":"1","Transfer-Encoding":"chunked","Keep-Alive":"1"},"body":"é\n"}"#,
+                200,
+                &[("content-type", "application/json"), ("content-length", "3")],
+                "é\n".as_bytes(),
+                "the length is computed and hop-by-hop headers stop here",
+            ),
+        ] {
+            decoded(decode, output, status, headers, body, why);
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_none() {
+        for (output, expected, why) in [
+            ("", Malformed::NotJson, "nothing"),
+            ("hello", Malformed::NotJson, "not JSON"),
+            (r#""justAString""#, Malformed::NotObject, "a string"),
+            ("null", Malformed::NotObject, "null"),
+            ("[1]", Malformed::NotObject, "a list"),
+            ("{}", Malformed::StatusMissing, "no status"),
+            (r#"{"statusCode":0}"#, Malformed::StatusInvalid, "status 0"),
+            (r#"{"statusCode":null}"#, Malformed::StatusInvalid, "status null"),
+            (r#"{"statusCode":"test"}"#, Malformed::StatusInvalid, "a word"),
+            (r#"{"statusCode":100}"#, Malformed::StatusInvalid, "not a final status"),
+            (r#"{"statusCode":600}"#, Malformed::StatusInvalid, "beyond HTTP"),
+            (r#"{"statusCode":200.5}"#, Malformed::StatusInvalid, "a fraction"),
+            (r#"{"statusCode":-200}"#, Malformed::StatusInvalid, "negative"),
+            (r#"{"statusCode":200,"wrongValue":"value"}"#, Malformed::UnknownField, "a key that is not documented"),
+            (r#"{"statusCode":200,"body":{"a":1}}"#, Malformed::BodyType, "a body that is not text"),
+            (r#"{"statusCode":200,"headers":[]}"#, Malformed::HeadersType("headers"), "headers in a list"),
+            (r#"{"statusCode":200,"headers":{"a":["b"]}}"#, Malformed::HeadersType("headers"), "a list as a value"),
+            (
+                r#"{"statusCode":200,"multiValueHeaders":{"a":"b"}}"#,
+                Malformed::HeadersType("multiValueHeaders"),
+                "a value where a list belongs",
+            ),
+            (r#"{"statusCode":200,"headers":{"a":"b\r\nc: d"}}"#, Malformed::HeaderValue, "a split response"),
+            (r#"{"statusCode":200,"headers":{"a\r\nb":"c"}}"#, Malformed::HeaderName, "a split name"),
+            (r#"{"statusCode":200,"headers":{"":"c"}}"#, Malformed::HeaderName, "no name"),
+            (r#"{"statusCode":200,"headers":{"a":"\u0000"}}"#, Malformed::HeaderValue, "NUL"),
+            (r#"{"statusCode":200,"body":"*","isBase64Encoded":true}"#, Malformed::Base64, "not base64"),
+            (r#"{"statusCode":200,"isBase64Encoded":"yes"}"#, Malformed::Base64Flag, "a flag that is none"),
+            (r#"{"statusCode":200} x"#, Malformed::NotJson, "something behind"),
+        ] {
+            malformed(decode, output, expected, why);
+        }
+        assert_eq!(decode(&Bytes::from_static(b"{\"statusCode\":200,\"body\":\"\xff\"}")), Err(Malformed::NotUtf8));
+    }
+
+    #[test]
+    fn its_own_answers() {
+        let reply = refusal(Failure::Function, "id-1");
+        assert_eq!((reply.status, &reply.body[..]), (502, &br#"{"message": "Internal server error"}"#[..]));
+        assert_eq!(reply.header("x-amzn-errortype"), Some("InternalServerErrorException"));
+        assert_eq!(reply.header("x-amzn-requestid"), Some("id-1"));
+        assert_eq!(reply.header("content-length"), Some("36"));
+        assert_eq!(refusal(Failure::Malformed, "id-1"), reply);
+        assert_eq!(refusal(Failure::Timeout, "").status, 504);
+        assert_eq!(refusal(Failure::RequestTooLarge, "").status, 413);
+    }
+}

@@ -1,0 +1,164 @@
+//! Payload format 1.0, which REST APIs and HTTP APIs share but for a handful of values.
+//!
+//! Source: "Input format of a Lambda function for proxy integration" and "Working with AWS Lambda proxy
+//! integrations for HTTP APIs" (API Gateway developer guide), and captures of both.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    body::Body,
+    call::Call,
+    fields::Fields,
+    json,
+    moment::Moment,
+    multimap::{All, Last},
+    query,
+};
+
+/// Where the two kinds of API differ.
+pub(super) struct Api<'a> {
+    /// HTTP APIs say `1.0`; REST APIs have no version.
+    pub(super) version: Option<&'static str>,
+    pub(super) fields: Fields<'a>,
+    /// The resource's path, such as `/pets/{id}`.
+    pub(super) resource: &'a str,
+    pub(super) resource_id: Option<&'a str>,
+    pub(super) stage: &'a str,
+    /// The path in the request context.
+    pub(super) context_path: Cow<'a, str>,
+    pub(super) path_parameters: BTreeMap<&'a str, Cow<'a, str>>,
+    pub(super) body: Option<Body<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'e, 'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
+    resource: &'e str,
+    path: &'e str,
+    http_method: &'e str,
+    headers: Option<Last<'e, 'a>>,
+    multi_value_headers: Option<All<'e, 'a>>,
+    query_string_parameters: Option<Last<'e, 'a>>,
+    multi_value_query_string_parameters: Option<All<'e, 'a>>,
+    path_parameters: Option<&'e BTreeMap<&'a str, Cow<'a, str>>>,
+    stage_variables: Option<&'e BTreeMap<String, String>>,
+    request_context: Context<'e>,
+    body: Option<Body<'e>>,
+    is_base64_encoded: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Context<'e> {
+    account_id: &'e str,
+    api_id: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorizer: Option<&'e RawValue>,
+    domain_name: &'e str,
+    domain_prefix: &'e str,
+    extended_request_id: &'e str,
+    http_method: &'e str,
+    identity: Identity<'e>,
+    path: &'e str,
+    protocol: &'e str,
+    request_id: &'e str,
+    request_time: String,
+    request_time_epoch: u64,
+    resource_id: Option<&'e str>,
+    resource_path: &'e str,
+    stage: &'e str,
+}
+
+/// A value that is there and null.
+type Null = ();
+
+/// Who called. What only IAM, Cognito or an API key could tell is null, as AWS has it without them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'e> {
+    access_key: Option<()>,
+    account_id: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<Null>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key_id: Option<Null>,
+    caller: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cognito_amr: Option<Null>,
+    cognito_authentication_provider: Option<()>,
+    cognito_authentication_type: Option<()>,
+    cognito_identity_id: Option<()>,
+    cognito_identity_pool_id: Option<()>,
+    principal_org_id: Option<()>,
+    source_ip: &'e str,
+    user: Option<()>,
+    user_agent: Option<&'e str>,
+    user_arn: Option<()>,
+}
+
+pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
+    let user_agent = api.fields.get("user-agent").map(str::to_owned);
+    let headers = api.fields.into_map();
+    let parameters = query::decoded(&call.query);
+    let moment = Moment::of(call.received);
+    // API keys are REST APIs' own, this one Cognito claim is HTTP APIs'.
+    let (api_key, cognito_amr) = match api.version {
+        None => (Some(()), None),
+        Some(_) => (None, Some(())),
+    };
+    let event = Event {
+        version: api.version,
+        resource: api.resource,
+        path: call.path(),
+        http_method: &call.method,
+        headers: (!headers.is_empty()).then_some(Last(&headers)),
+        multi_value_headers: (!headers.is_empty()).then_some(All(&headers)),
+        query_string_parameters: (!parameters.is_empty()).then_some(Last(&parameters)),
+        multi_value_query_string_parameters: (!parameters.is_empty()).then_some(All(&parameters)),
+        path_parameters: (!api.path_parameters.is_empty()).then_some(&api.path_parameters),
+        stage_variables: (!call.stage_variables.is_empty()).then_some(&call.stage_variables),
+        request_context: Context {
+            account_id: call.account(),
+            api_id: call.api(),
+            authorizer: call.authorizer.as_deref(),
+            domain_name: call.domain(),
+            domain_prefix: call.domain_prefix(),
+            extended_request_id: &call.request_id,
+            http_method: &call.method,
+            identity: Identity {
+                access_key: None,
+                account_id: None,
+                api_key,
+                api_key_id: api_key,
+                caller: None,
+                cognito_amr,
+                cognito_authentication_provider: None,
+                cognito_authentication_type: None,
+                cognito_identity_id: None,
+                cognito_identity_pool_id: None,
+                principal_org_id: None,
+                source_ip: &call.source_ip,
+                user: None,
+                user_agent: user_agent.as_deref(),
+                user_arn: None,
+            },
+            path: &api.context_path,
+            protocol: call.protocol(),
+            request_id: &call.request_id,
+            request_time: moment.to_string(),
+            request_time_epoch: moment.millis(),
+            resource_id: api.resource_id,
+            resource_path: api.resource,
+            stage: api.stage,
+        },
+        body: api.body,
+        is_base64_encoded: api.body.is_some_and(|body| body.is_base64()),
+    };
+    json::write(call, api.body, &event)
+}

@@ -1,0 +1,180 @@
+//! Payload format 2.0, which HTTP APIs and function URLs share but for a handful of values.
+//!
+//! Source: "Working with AWS Lambda proxy integrations for HTTP APIs" (API Gateway developer guide),
+//! "Invoking Lambda function URLs" (Lambda developer guide), and captures of both.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Malformed, Reply,
+    body::{Body, is_text},
+    call::Call,
+    envelope::{Envelope, Output, share},
+    fields::Fields,
+    head::{Head, Merge, Nulls},
+    json,
+    moment::Moment,
+    multimap::Joined,
+    query,
+};
+
+/// Where the two front doors differ.
+pub(super) struct FrontDoor<'a> {
+    pub(super) fields: Fields<'a>,
+    pub(super) cookie: Option<Cow<'a, str>>,
+    pub(super) raw_path: Cow<'a, str>,
+    pub(super) route_key: Cow<'a, str>,
+    pub(super) stage: &'a str,
+    pub(super) account_id: &'a str,
+    pub(super) path_parameters: BTreeMap<&'a str, Cow<'a, str>>,
+    pub(super) stage_variables: Option<&'a BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'e, 'a> {
+    version: &'static str,
+    route_key: &'e str,
+    raw_path: &'e str,
+    raw_query_string: &'e str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cookies: Vec<&'e str>,
+    headers: Joined<'e, 'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_string_parameters: Option<Joined<'e, 'a>>,
+    request_context: Context<'e>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Body<'e>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    path_parameters: &'e BTreeMap<&'a str, Cow<'a, str>>,
+    is_base64_encoded: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage_variables: Option<&'e BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Context<'e> {
+    account_id: &'e str,
+    api_id: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorizer: Option<Authorizer<'e>>,
+    domain_name: &'e str,
+    domain_prefix: &'e str,
+    http: Http<'e>,
+    request_id: &'e str,
+    route_key: &'e str,
+    stage: &'e str,
+    time: String,
+    time_epoch: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Http<'e> {
+    method: &'e str,
+    path: &'e str,
+    protocol: &'e str,
+    source_ip: &'e str,
+    user_agent: &'e str,
+}
+
+/// The authorizer's findings in format 2.0, where each kind of authorizer has its own key.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Authorizer<'e> {
+    /// Already in that form.
+    AsGiven(&'e RawValue),
+    /// What any other authorizer says stands where a Lambda authorizer's context does.
+    Custom { lambda: &'e RawValue },
+}
+
+impl<'e> Authorizer<'e> {
+    fn new(given: &'e RawValue) -> Self {
+        const KINDS: [&str; 3] = ["jwt", "iam", "lambda"];
+        match serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(given.get()) {
+            Ok(kinds) if kinds.keys().all(|kind| KINDS.contains(&&**kind)) => Self::AsGiven(given),
+            _ => Self::Custom { lambda: given },
+        }
+    }
+}
+
+pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
+    let text = is_text(door.fields.get("content-type"));
+    let body = (!call.body.is_empty()).then(|| Body::new(&call.body, text));
+    let user_agent = door.fields.get("user-agent").unwrap_or_default().to_owned();
+    let headers = door.fields.into_map();
+    let parameters = query::decoded(&call.query);
+    let moment = Moment::of(call.received);
+    let event = Event {
+        version: "2.0",
+        route_key: &door.route_key,
+        raw_path: &door.raw_path,
+        raw_query_string: &call.query,
+        cookies: door
+            .cookie
+            .iter()
+            .flat_map(|cookie| cookie.split(';'))
+            .map(str::trim)
+            .filter(|cookie| !cookie.is_empty())
+            .collect(),
+        headers: Joined(&headers),
+        query_string_parameters: (!parameters.is_empty()).then_some(Joined(&parameters)),
+        request_context: Context {
+            account_id: door.account_id,
+            api_id: call.api(),
+            authorizer: call.authorizer.as_deref().map(Authorizer::new),
+            domain_name: call.domain(),
+            domain_prefix: call.domain_prefix(),
+            http: Http {
+                method: &call.method,
+                path: &query::path_decode(call.path()),
+                protocol: call.protocol(),
+                source_ip: &call.source_ip,
+                user_agent: &user_agent,
+            },
+            request_id: &call.request_id,
+            route_key: &door.route_key,
+            stage: door.stage,
+            time: moment.to_string(),
+            time_epoch: moment.millis(),
+        },
+        body,
+        path_parameters: &door.path_parameters,
+        is_base64_encoded: body.is_some_and(|body| body.is_base64()),
+        stage_variables: door.stage_variables,
+    };
+    json::write(call, body, &event)
+}
+
+/// An output as a reply: with a status it is explicit and `explicit` reads it; without one the whole
+/// output is the body, as JSON, a JSON string without its quotes. What is not JSON passes as it is.
+pub(super) fn decode(
+    output: &Bytes,
+    explicit: impl FnOnce(&Bytes, &Envelope<'_>) -> Result<Reply, Malformed>,
+) -> Result<Reply, Malformed> {
+    // Only an object can be a response and only a string has quotes to lose: nothing else need be read.
+    let first = output.iter().find(|byte| !byte.is_ascii_whitespace());
+    if !matches!(first, Some(b'{' | b'"')) {
+        return Ok(Head::new(200).reply(output.clone(), "application/json"));
+    }
+    let body = match Output::read(output) {
+        Ok(Output::Object(envelope)) if envelope.status.is_some() => {
+            return explicit(output, &envelope);
+        }
+        Ok(Output::Text(text)) => share(output, text),
+        Ok(Output::Object(_) | Output::Other) | Err(_) => output.clone(),
+    };
+    Ok(Head::new(200).reply(body, "application/json"))
+}
+
+pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
+    let mut merge = Merge::new(Nulls::Skipped);
+    merge.single_values(envelope.headers)?;
+    merge.cookies(envelope.cookies)?;
+    merge.into_head(status)
+}

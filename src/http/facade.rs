@@ -1,0 +1,143 @@
+//! The façade for gateways without a gRPC client: `ANY /v1/policies/{policy}/http/{path…}` passes the HTTP call to the
+//! policy's function, and its HTTP answer back. This is what `proxy_pass` wants.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+    routing::any,
+};
+
+use crate::{
+    error::{Error, Kind},
+    event::{self, problem},
+    execute::{self, Choice, Engine, Input, Output, Peer},
+    policy::Invocation,
+    telemetry::access::Line,
+};
+
+/// The routes, for the port that gRPC is served on.
+pub fn routes(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .route("/v1/policies/{policy}/http", any(pass))
+        .route("/v1/policies/{policy}/http/", any(pass))
+        .route("/v1/policies/{policy}/http/{*path}", any(pass_below))
+        .with_state(engine)
+}
+
+async fn pass_below(
+    engine: State<Arc<Engine>>,
+    Path((policy, _)): Path<(String, String)>,
+    request: Request,
+) -> Response<Body> {
+    pass(engine, Path(policy), request).await
+}
+
+async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
+    let line = Line::start("http", &policy);
+    let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
+    let result = match call(request, &id).await {
+        Ok(call) => {
+            let request = execute::Request {
+                policy: Choice::Named(policy),
+                input: Input::Http(Box::new(call)),
+                invocation: None,
+                qualifier: None,
+                context: None,
+                tenant: None,
+                deadline: None,
+            };
+            engine.execute(request).await
+        }
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(reply) => {
+            line.answered(reply.answered());
+            match reply.output {
+                Output::Http(answer) => respond(answer),
+                Output::None | Output::Payload(_) | Output::Json(_) => accepted(reply.status, &reply.request_id),
+            }
+        }
+        Err(error) => {
+            line.failed(&error);
+            let kind = error.kind();
+            respond(problem(kind.http_status(), kind.reason(), error.message(), &id, error.retry_after()))
+        }
+    }
+}
+
+/// The call as the gateway made it. The path is what stands behind the policy, still encoded.
+async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
+    let (head, body) = request.into_parts();
+    let most = Invocation::RequestResponse.max_payload();
+    let body = to_bytes(body, most).await.map_err(|error| {
+        let too_large =
+            Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"));
+        too_large.with_detail(error.to_string())
+    })?;
+    let path = head.uri.path();
+    // The router has seen that there is a policy before and `/http` behind it; a policy's name has no slash.
+    let path = path.splitn(6, '/').nth(5).map_or_else(String::new, |below| format!("/{below}"));
+    let headers = &head.headers;
+    let peer = head.extensions.get::<Peer>();
+    let forwarded = text(headers, "x-forwarded-for").and_then(|list| list.split(',').next()).map(str::trim);
+    let host = head.uri.authority().map(|authority| authority.as_str()).or_else(|| text(headers, "host"));
+    let scheme =
+        text(headers, "x-forwarded-proto").or_else(|| peer.map(|peer| if peer.tls { "https" } else { "http" }));
+    Ok(event::Call {
+        method: head.method.to_string(),
+        path: if path.is_empty() { "/".to_owned() } else { path },
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        body,
+        source_ip: forwarded.map_or_else(|| peer.map(|peer| peer.ip.to_string()).unwrap_or_default(), str::to_owned),
+        scheme: scheme.unwrap_or("http").to_owned(),
+        authority: host.unwrap_or_default().to_owned(),
+        protocol: format!("{:?}", head.version),
+        route: String::new(),
+        stage: String::new(),
+        path_parameters: Default::default(),
+        stage_variables: Default::default(),
+        request_id: id.to_owned(),
+        authorizer: None,
+        account_id: String::new(),
+        api_id: String::new(),
+        received: SystemTime::now(),
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())
+}
+
+fn respond(reply: event::Reply) -> Response<Body> {
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    for (name, value) in reply.headers {
+        // The format has checked them; what is no header all the same cannot be sent.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// An event that is queued, or a dry run: AWS's status and id, and no body.
+fn accepted(status: u16, request_id: &str) -> Response<Body> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = (status, Bytes::new()).into_response();
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response
+}
