@@ -147,11 +147,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for these policies.
-    pub fn new(policies: Policies, max_in_flight: usize) -> Self {
+    /// An engine for these policies, on this many workers.
+    pub fn new(policies: Policies, max_in_flight: usize, workers: usize) -> Self {
         Self {
             policies: ArcSwap::from_pointee(policies),
-            lambda: Lambda::new(),
+            lambda: Lambda::new(workers),
             admission: Admission::new(max_in_flight),
         }
     }

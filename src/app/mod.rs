@@ -81,7 +81,7 @@ pub async fn run(
     let Config { server, policies, files, warnings, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let engine = Arc::new(Engine::new(policies, server.max_in_flight));
+    let engine = Arc::new(Engine::new(policies, server.max_in_flight, 1));
     let front = Front::new(Arc::clone(&engine), &options(&server), facade::routes(Arc::clone(&engine)))
         .await
         .map_err(Error::Tls)?;

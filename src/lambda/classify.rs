@@ -2,18 +2,11 @@
 //!
 //! Source: Lambda API reference, `Invoke`, Errors; and the common errors of AWS services for signatures.
 
-use std::time::Duration;
-
-use aws_sdk_lambda::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::{RequestId, invoke::InvokeError},
-};
-
-use super::{connector::NotConnected, identity::chain_of, refresh};
-use crate::error::{Error, Kind, Ran};
+use super::refresh;
+use crate::error::{Error, Kind};
 
 /// What Lambda means by an HTTP status and an error code.
-fn kind(status: u16, code: &str) -> Kind {
+pub(super) fn kind(status: u16, code: &str) -> Kind {
     match (status, code) {
         (_, "InvalidRequestContentException" | "UnsupportedMediaTypeException" | "SerializationException") => {
             Kind::InvalidRequest
@@ -114,47 +107,6 @@ pub(super) fn error(kind: Kind) -> Error {
 pub(super) fn credentials(reason: &refresh::Error) -> Error {
     let kind = if reason.rejected { Kind::CredentialsRejected } else { Kind::CredentialsUnavailable };
     error(kind).with_detail(reason.detail.clone())
-}
-
-/// Why an invocation has no answer, as the contract says it.
-pub(super) fn invocation(failure: &SdkError<InvokeError>) -> Error {
-    match failure {
-        SdkError::ServiceError(refused) => {
-            let raw = refused.raw();
-            let status = raw.status().as_u16();
-            let code = failure.code().unwrap_or_default();
-            let retry_after = raw.headers().get("retry-after").and_then(|value| value.trim().parse().ok());
-            error(kind(status, code))
-                .with_retry_after(retry_after.map(Duration::from_secs))
-                .with_aws_request_id(failure.request_id())
-                .with_detail(format!("lambda answered {status} {code}: {}", failure.message().unwrap_or_default()))
-        }
-        SdkError::DispatchFailure(_) if find::<NotConnected>(failure).is_some() => {
-            error(Kind::LambdaUnreachable).with_detail(chain_of(failure))
-        }
-        // Between the moment they were asked for and the signature, the credentials were lost.
-        _ if let Some(reason) = find::<refresh::Error>(failure) => credentials(reason),
-        SdkError::ConstructionFailure(_) => {
-            error(Kind::FunctionMisconfigured).with_detail(chain_of(failure)).with_ran(Ran::No)
-        }
-        _ => error(Kind::LambdaFailed).with_aws_request_id(failure.request_id()).with_detail(chain_of(failure)),
-    }
-}
-
-/// Whether AWS refused a token that had expired: new credentials may be accepted.
-pub(super) fn is_expired(failure: &SdkError<InvokeError>) -> bool {
-    matches!(failure.code(), Some("ExpiredTokenException" | "ExpiredToken" | "RequestExpired"))
-}
-
-fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    let mut source = Some(error);
-    while let Some(current) = source {
-        if let Some(found) = current.downcast_ref::<E>() {
-            return Some(found);
-        }
-        source = current.source();
-    }
-    None
 }
 
 #[cfg(test)]

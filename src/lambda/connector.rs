@@ -5,6 +5,7 @@
 //! not tell a call that never left from one that may have run, on which the answer to the gateway depends.
 
 use std::{
+    cell::Cell,
     error::Error as StdError,
     fmt,
     pin::Pin,
@@ -13,21 +14,16 @@ use std::{
     time::Duration,
 };
 
-use aws_smithy_runtime_api::{
-    client::{
-        http::{
-            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-            SharedHttpConnector,
-        },
-        orchestrator::{HttpRequest, HttpResponse},
-        result::ConnectorError,
-        runtime_components::RuntimeComponents,
-    },
-    shared::IntoShared,
+use aws_smithy_runtime_api::client::{
+    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
-use http::Uri;
+use http::{Request, Response, Uri};
 use http_body_util::Limited;
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector as TcpConnector},
@@ -48,36 +44,69 @@ const MAX_IDLE_PER_HOST: usize = 1024;
 /// The largest answer that is read: Lambda's 6 MB, and room for an error document.
 const MAX_ANSWER: usize = 6 * 1024 * 1024 + 64 * 1024;
 
-/// No connection could be made, so nothing was sent.
+/// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct NotConnected(Box<dyn StdError + Send + Sync>);
+pub(super) enum Unsent {
+    /// No connection could be made, so nothing was sent.
+    NotConnected(Box<dyn StdError + Send + Sync>),
+    /// The connection broke, or what came was not HTTP.
+    Broken(Box<dyn StdError + Send + Sync>),
+}
 
-/// A pool of connections to every endpoint.
+thread_local! {
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says which worker this thread is, counted from 0. A connection is driven by the thread that made it, so each worker
+/// has connections of its own: a call never wakes another thread.
+pub fn on_worker(number: usize) {
+    WORKER.set(number);
+}
+
+/// A pool of connections to every endpoint, for each worker. It is cheap to clone; its clones share their connections.
 #[derive(Clone)]
-struct Connector(legacy::Client<Connect, SdkBody>);
+pub(super) struct Connector(Arc<[legacy::Client<Connect, SdkBody>]>);
 
 /// Makes one connection within [`CONNECT_TIMEOUT`]; the TCP connector's own timeout leaves TLS out.
 #[derive(Clone)]
 struct Connect(HttpsConnector<TcpConnector>);
 
-/// Makes the connector. It is cheap to clone; its clones share their connections.
-pub(super) fn shared() -> SharedHttpClient {
-    let mut tcp = TcpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp.set_happy_eyeballs_timeout(Some(Duration::from_millis(250)));
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls())
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    let client = legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-        .build(Connect(https));
-    Connector(client).into_shared()
+impl Connector {
+    /// A connector for this many workers, at least one.
+    pub(super) fn new(workers: usize) -> Self {
+        let mut tcp = TcpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_happy_eyeballs_timeout(Some(Duration::from_millis(250)));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = |_| {
+            legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+                .build(Connect(https.clone()))
+        };
+        Self((0..workers.max(1)).map(client).collect())
+    }
+
+    /// Sends a request over a connection of this thread's worker.
+    pub(super) async fn send(
+        &self,
+        request: Request<impl Into<SdkBody>>,
+    ) -> Result<Response<Limited<Incoming>>, Unsent> {
+        let worker = WORKER.get() % self.0.len();
+        let client = self.0.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
+        match client.request(request.map(Into::into)).await {
+            Ok(response) => Ok(response.map(|body| Limited::new(body, MAX_ANSWER))),
+            Err(error) if error.is_connect() => Err(Unsent::NotConnected(error.into())),
+            Err(error) => Err(Unsent::Broken(error.into())),
+        }
+    }
 }
 
 /// The system's root certificates; `SSL_CERT_FILE` and `SSL_CERT_DIR` replace them.
@@ -111,17 +140,14 @@ impl Service<Uri> for Connect {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let connector = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-            let response = client.request(request).await.map_err(|error| {
-                if error.is_connect() {
-                    ConnectorError::io(Box::new(NotConnected(error.into()))).never_connected()
-                } else {
-                    ConnectorError::io(error.into())
-                }
+            let response = connector.send(request).await.map_err(|error| match error {
+                Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
+                Unsent::Broken(cause) => ConnectorError::io(cause),
             })?;
-            let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)));
+            let response = response.map(SdkBody::from_body_1_x);
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
         })
     }
@@ -136,18 +162,6 @@ impl HttpClient for Connector {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connector")
-    }
-}
-
-impl fmt::Display for NotConnected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no connection could be made")
-    }
-}
-
-impl StdError for NotConnected {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
     }
 }
 

@@ -5,14 +5,19 @@ mod connector;
 mod identity;
 mod invoke;
 mod pool;
+#[cfg(test)]
+mod referee;
 mod refresh;
+mod sign;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
+use self::wire::Remedy;
 pub use self::{
-    connector::install_crypto,
+    connector::{install_crypto, on_worker},
     invoke::{Answer, Invoke},
 };
 use crate::{
@@ -35,13 +40,13 @@ pub struct Lambda {
 #[derive(Debug)]
 pub struct Ready {
     client: Arc<pool::Client>,
-    credentials: aws_credential_types::Credentials,
+    session: Arc<refresh::Session>,
 }
 
 impl Lambda {
-    /// Nothing is connected yet.
-    pub fn new() -> Self {
-        Self { pool: pool::Pool::new() }
+    /// For this many workers, each with connections of its own. Nothing is connected yet.
+    pub fn new(workers: usize) -> Self {
+        Self { pool: pool::Pool::new(workers) }
     }
 
     /// The client for this access, once it has credentials.
@@ -50,17 +55,11 @@ impl Lambda {
     /// [`Kind::CredentialsUnavailable`], [`Kind::CredentialsRejected`], or [`Kind::Timeout`] at the deadline.
     pub async fn ready(&self, access: &Access, deadline: Instant) -> Result<Ready, Error> {
         let client = self.pool.client(access);
-        let credentials = timeout_at(deadline, client.identity.credentials())
+        let session = timeout_at(deadline, client.identity.session())
             .await
             .map_err(|_| Error::new(Kind::Timeout, "the time was up before there were credentials").with_ran(Ran::No))?
             .map_err(|reason| classify::credentials(&reason))?;
-        Ok(Ready { client, credentials })
-    }
-}
-
-impl Default for Lambda {
-    fn default() -> Self {
-        Self::new()
+        Ok(Ready { client, session })
     }
 }
 
@@ -76,30 +75,45 @@ impl Ready {
     }
 
     async fn attempts(&mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
+        let wire = self
+            .client
+            .wire
+            .as_ref()
+            .map_err(|error| classify::error(Kind::FunctionMisconfigured).with_detail(error.clone()))?;
         let mut attempt = 1;
         loop {
-            let failed = match invoke::once(&self.client, invoke).await {
+            let failed = match wire.send(&self.session, invoke).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            if attempt == MAX_ATTEMPTS {
-                return Err(failed.error);
-            }
-            if failed.expired && attempt == 1 {
-                self.client.identity.forget(&self.credentials);
-                self.credentials =
-                    self.client.identity.credentials().await.map_err(|reason| classify::credentials(&reason))?;
-            } else if failed.error.kind() == Kind::LambdaUnreachable {
-                let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).mul_f64(0.5 + fastrand::f64() / 2.0);
-                // An answer that says why is worth more than an attempt that cannot end in time.
-                if Instant::now() + pause >= deadline {
-                    return Err(failed.error);
+            let Some(remedy) = failed.remedy.filter(|remedy| remedy.helps(attempt)) else { return Err(failed.error) };
+            match remedy {
+                Remedy::Clock => {}
+                Remedy::Credentials => {
+                    self.client.identity.forget(&self.session);
+                    self.session =
+                        self.client.identity.session().await.map_err(|reason| classify::credentials(&reason))?;
                 }
-                tokio::time::sleep(pause).await;
-            } else {
-                return Err(failed.error);
+                Remedy::Time => {
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).mul_f64(0.5 + fastrand::f64() / 2.0);
+                    // An answer that says why is worth more than an attempt that cannot end in time.
+                    if Instant::now() + pause >= deadline {
+                        return Err(failed.error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
             }
             attempt += 1;
+        }
+    }
+}
+
+impl Remedy {
+    /// Whether it may help after so many attempts: what AWS has refused twice it will refuse again.
+    fn helps(self, attempts: u32) -> bool {
+        match self {
+            Self::Clock | Self::Credentials => attempts == 1,
+            Self::Time => attempts < MAX_ATTEMPTS,
         }
     }
 }

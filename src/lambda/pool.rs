@@ -5,17 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_lambda::config::{
-    BehaviorVersion, IdentityCache, SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
-    timeout::TimeoutConfig,
-};
+use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
 
-use super::{
-    connector, identity,
-    refresh::{Identity, Provider},
-};
-use crate::policy::{Access, credentials::Base, endpoint::Endpoint, secret::Fingerprint};
+use super::{connector::Connector, identity, refresh::Identity, wire::Wire};
+use crate::policy::{Access, credentials::Base, secret::Fingerprint};
 
 /// The most clients that are kept: about 20 KB each, and 20 us to build one that was dropped.
 const MAX_CLIENTS: u64 = 2048;
@@ -30,23 +24,27 @@ pub(super) struct Pool {
     clients: Cache<Fingerprint, Arc<Client>>,
     identities: Cache<Fingerprint, Arc<Identity>>,
     service: Arc<Identity>,
+    connector: Connector,
     http: SharedHttpClient,
 }
 
-/// A client of Lambda, and whose it is.
+/// The way to Lambda for one access, and whose it is.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub lambda: aws_sdk_lambda::Client,
+    /// Nothing but the reason, if AWS has no such endpoint.
+    pub wire: Result<Wire, String>,
     pub identity: Arc<Identity>,
 }
 
 impl Pool {
-    pub(super) fn new() -> Self {
-        let http = connector::shared();
+    pub(super) fn new(workers: usize) -> Self {
+        let connector = Connector::new(workers);
+        let http: SharedHttpClient = connector.clone().into_shared();
         Self {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
             identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE).build(),
             service: identity::service(http.clone()),
+            connector,
             http,
         }
     }
@@ -57,25 +55,7 @@ impl Pool {
     }
 
     fn build(&self, access: &Access) -> Client {
-        let identity = self.identity(access);
-        let mut config = aws_sdk_lambda::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(aws_sdk_lambda::config::Region::new(access.region().as_str().to_owned()))
-            .http_client(self.http.clone())
-            .credentials_provider(Provider(Arc::clone(&identity)))
-            // The identity caches by itself, and keeps serving while a renewal fails.
-            .identity_cache(IdentityCache::no_cache())
-            // The SDK would retry after a timeout or a broken connection, when the function may have run.
-            .retry_config(RetryConfig::disabled())
-            // The call's deadline bounds everything; a function may well be silent for 15 minutes.
-            .timeout_config(TimeoutConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        config = match access.endpoint() {
-            Endpoint::Regional => config,
-            Endpoint::Variant { fips, dual_stack } => config.use_fips(*fips).use_dual_stack(*dual_stack),
-            Endpoint::Url(url) => config.endpoint_url(url.as_str()),
-        };
-        Client { lambda: aws_sdk_lambda::Client::from_conf(config.build()), identity }
+        Client { wire: Wire::new(access, self.connector.clone()), identity: self.identity(access) }
     }
 
     fn identity(&self, access: &Access) -> Arc<Identity> {
@@ -102,7 +82,7 @@ mod tests {
     use crate::policy::{
         Region,
         credentials::{AccessKeyId, AccessKeys, AssumeRole, Credentials, RoleArn, SessionDuration, SessionName},
-        endpoint::Url,
+        endpoint::{Endpoint, Url},
     };
 
     fn access(secret: &str, endpoint: &str) -> Access {
@@ -127,8 +107,8 @@ mod tests {
 
     #[tokio::test]
     async fn equal_access_gets_the_same_client_and_a_rotated_secret_another() {
-        connector::install_crypto();
-        let pool = Pool::new();
+        crate::lambda::install_crypto();
+        let pool = Pool::new(1);
         let first = pool.client(&access("one", "https://a"));
         assert!(Arc::ptr_eq(&first, &pool.client(&access("one", "https://a"))));
         assert!(!Arc::ptr_eq(&first, &pool.client(&access("two", "https://a"))));
@@ -139,8 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn ten_thousand_secrets_leave_a_bounded_pool() {
-        connector::install_crypto();
-        let pool = Pool::new();
+        crate::lambda::install_crypto();
+        let pool = Pool::new(1);
         for n in 0..10_000 {
             pool.client(&access(&format!("secret {n}"), "https://a"));
         }
@@ -150,8 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_key_and_no_debug_shows_a_secret() {
-        connector::install_crypto();
-        let pool = Pool::new();
+        crate::lambda::install_crypto();
+        let pool = Pool::new(1);
         pool.client(&access("hunter2", "https://a"));
         let printed = format!("{pool:?}");
         assert!(!printed.contains("hunter2"), "{printed}");

@@ -55,14 +55,15 @@ type Load = Box<dyn Fn() -> Loading + Send + Sync>;
 pub(super) struct Identity {
     /// `None` if the credentials are fixed.
     load: Option<Load>,
-    current: ArcSwapOption<Current>,
+    current: ArcSwapOption<Session>,
     /// Held by whoever loads, so that one does.
     turn: Mutex<Turn>,
     renewing: AtomicBool,
 }
 
-struct Current {
-    credentials: Credentials,
+/// Credentials for as long as they are used.
+pub(super) struct Session {
+    pub credentials: Credentials,
     /// When to renew; `None` never.
     renew_at: Option<Instant>,
     /// When they stop to be valid; `None` never.
@@ -78,7 +79,7 @@ struct Turn {
 impl Identity {
     /// Credentials that are what they are.
     pub(super) fn fixed(credentials: Credentials) -> Arc<Self> {
-        let current = Current { credentials, renew_at: None, expires_at: None };
+        let current = Session { credentials, renew_at: None, expires_at: None };
         Arc::new(Self {
             load: None,
             current: ArcSwapOption::from_pointee(current),
@@ -98,15 +99,15 @@ impl Identity {
     }
 
     /// Valid credentials: at once while there are any, else after loading them.
-    pub(super) async fn credentials(self: &Arc<Self>) -> Result<Credentials, Error> {
+    pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, Error> {
         if let Some(current) = self.current.load().as_ref() {
             let now = Instant::now();
             if current.renew_at.is_none_or(|at| now < at) {
-                return Ok(current.credentials.clone());
+                return Ok(Arc::clone(current));
             }
             if current.expires_at.is_none_or(|at| now < at) {
                 self.renew();
-                return Ok(current.credentials.clone());
+                return Ok(Arc::clone(current));
             }
         }
         let this = Arc::clone(self);
@@ -117,13 +118,9 @@ impl Identity {
     }
 
     /// Gives up credentials that AWS refuses as expired, unless they were replaced already.
-    pub(super) fn forget(&self, refused: &Credentials) {
-        if self.load.is_none() {
-            return;
-        }
-        let current = self.current.load_full();
-        if current.as_ref().is_some_and(|c| c.credentials.access_key_id() == refused.access_key_id()) {
-            self.current.compare_and_swap(&current, None);
+    pub(super) fn forget(&self, refused: &Arc<Session>) {
+        if self.load.is_some() {
+            self.current.compare_and_swap(&Some(Arc::clone(refused)), None);
         }
     }
 
@@ -141,12 +138,12 @@ impl Identity {
     }
 
     /// Waits for the turn to load, and loads unless that has become needless.
-    async fn take_turn(&self) -> Result<Credentials, Error> {
+    async fn take_turn(&self) -> Result<Arc<Session>, Error> {
         let mut turn = self.turn.lock().await;
         if let Some(current) = self.current.load().as_ref()
             && current.renew_at.is_none_or(|at| Instant::now() < at)
         {
-            return Ok(current.credentials.clone());
+            return Ok(Arc::clone(current));
         }
         if let Some((error, until)) = &turn.failed
             && Instant::now() < *until
@@ -162,9 +159,9 @@ impl Identity {
         match loaded {
             Ok(loaded) => {
                 *turn = Turn::default();
-                let credentials = loaded.credentials.clone();
-                self.current.store(Some(Arc::new(Current::new(loaded))));
-                Ok(credentials)
+                let session = Arc::new(Session::new(loaded));
+                self.current.store(Some(Arc::clone(&session)));
+                Ok(session)
             }
             Err(error) => {
                 let pause = BACKOFF.0.saturating_mul(1 << turn.failures.min(5)).min(BACKOFF.1);
@@ -182,7 +179,7 @@ impl Identity {
     }
 }
 
-impl Current {
+impl Session {
     fn new(loaded: Loaded) -> Self {
         let now = Instant::now();
         let (renew_in, expires_at) = match loaded.valid_for {
@@ -212,8 +209,15 @@ impl ProvideCredentials for Provider {
         Self: 'a,
     {
         provider::future::ProvideCredentials::new(async {
-            self.0.credentials().await.map_err(CredentialsError::provider_error)
+            let session = self.0.session().await.map_err(CredentialsError::provider_error)?;
+            Ok(session.credentials.clone())
         })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("renew_at", &self.renew_at).finish_non_exhaustive()
     }
 }
 
@@ -270,7 +274,7 @@ mod tests {
 
     impl Double {
         async fn id(&self) -> Result<String, Error> {
-            self.identity.credentials().await.map(|c| c.access_key_id().to_owned())
+            self.identity.session().await.map(|session| session.credentials.access_key_id().to_owned())
         }
 
         fn loads(&self) -> u32 {
@@ -290,10 +294,10 @@ mod tests {
         let double = double(Some(HOUR));
         let calls = (0..50).map(|_| {
             let identity = Arc::clone(&double.identity);
-            tokio::spawn(async move { identity.credentials().await })
+            tokio::spawn(async move { identity.session().await })
         });
         for call in calls.collect::<Vec<_>>() {
-            assert_eq!(call.await.unwrap().unwrap().access_key_id(), "AKID1");
+            assert_eq!(call.await.unwrap().unwrap().credentials.access_key_id(), "AKID1");
         }
         assert_eq!(double.loads(), 1);
     }
@@ -302,7 +306,7 @@ mod tests {
     async fn a_caller_that_goes_away_does_not_end_the_load_of_others() {
         let double = double(Some(HOUR));
         let identity = Arc::clone(&double.identity);
-        let first = tokio::spawn(async move { identity.credentials().await });
+        let first = tokio::spawn(async move { identity.session().await });
         settle().await;
         first.abort();
         assert_eq!(double.id().await.unwrap(), "AKID1");
@@ -359,7 +363,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn credentials_that_aws_calls_expired_are_given_up_once() {
         let double = double(Some(HOUR));
-        let first = double.identity.credentials().await.unwrap();
+        let first = double.identity.session().await.unwrap();
         double.identity.forget(&first);
         assert_eq!(double.id().await.unwrap(), "AKID2");
         double.identity.forget(&first);
@@ -369,16 +373,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fixed_credentials_are_never_loaded_nor_forgotten() {
         let credentials = Credentials::new("AKID", "secret", None, None, "test");
-        let identity = Identity::fixed(credentials.clone());
-        identity.forget(&credentials);
+        let identity = Identity::fixed(credentials);
+        identity.forget(&identity.session().await.unwrap());
         advance(HOUR * 24 * 365).await;
-        assert_eq!(identity.credentials().await.unwrap().access_key_id(), "AKID");
+        assert_eq!(identity.session().await.unwrap().credentials.access_key_id(), "AKID");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_source_that_hangs_is_given_up() {
         let identity = Identity::loaded(|| Box::pin(std::future::pending()));
-        let error = identity.credentials().await.unwrap_err();
+        let error = identity.session().await.unwrap_err();
         assert_eq!(error.detail, "no answer within 15 s");
     }
 }

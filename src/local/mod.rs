@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -127,6 +127,7 @@ struct State {
     keys: Mutex<HashMap<String, Key>>,
     faults: Mutex<Vec<FaultRule>>,
     sts_down: Mutex<bool>,
+    ahead: Mutex<Duration>,
     requests: Mutex<VecDeque<Recorded>>,
     runs: Mutex<HashMap<String, u64>>,
     connections: AtomicU64,
@@ -193,6 +194,7 @@ impl Lambda {
             lifetime: Mutex::new(options.lifetime),
             faults: Mutex::default(),
             sts_down: Mutex::default(),
+            ahead: Mutex::default(),
             requests: Mutex::default(),
             runs: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -227,6 +229,11 @@ impl Lambda {
     /// Lets STS fail with 503, or work again.
     pub fn set_sts_down(&self, down: bool) {
         *locked(&self.state.sts_down) = down;
+    }
+
+    /// Sets this endpoint's clock ahead of the machine's.
+    pub fn set_clock_ahead(&self, by: Duration) {
+        *locked(&self.state.ahead) = by;
     }
 
     /// How long credentials that are assumed from now on live.
@@ -288,12 +295,13 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
     let service = if function.is_some() { "lambda" } else { "sts" };
     let (uri, headers) = (request.uri(), request.headers());
     let signed = sigv4::Request { method: request.method().as_str(), uri, headers, body: request.body() };
-    let verified = sigv4::verify(&signed, service, SystemTime::now(), |id| locked(&state.keys).get(id).cloned());
+    let now = SystemTime::now() + *locked(&state.ahead);
+    let verified = sigv4::verify(&signed, service, now, |id| locked(&state.keys).get(id).cloned());
     state.record(&request, verified.as_ref().ok().cloned());
-    match (verified, function) {
+    let mut answer = match (verified, function) {
         (Err(error), Some(_)) => invoke::refuse(StatusCode::FORBIDDEN, error.code, &error.message, &request_id()),
         (Err(error), None) => {
-            // STS has older names for two of them (STS API reference, Common errors).
+            // STS has older names for some of them (STS API reference, Common errors).
             let code = match error.code {
                 "UnrecognizedClientException" => "InvalidClientTokenId",
                 "InvalidSignatureException" => "SignatureDoesNotMatch",
@@ -302,9 +310,14 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
             };
             sts::Refused { status: StatusCode::FORBIDDEN, code, message: error.message }.answer()
         }
-        (Ok(_), Some(function)) => invoke::invoke(state, &function, &request).await,
+        (Ok(_), Some(function)) => invoke::invoke(Arc::clone(&state), &function, &request).await,
         (Ok(_), None) => state.assume_role(&request),
+    }?;
+    // By which a client whose clock is wrong can set it.
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        answer.headers_mut().insert("date", date);
     }
+    Ok(answer)
 }
 
 impl State {

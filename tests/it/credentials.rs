@@ -103,6 +103,19 @@ async fn a_session_that_lambda_calls_expired_is_replaced_within_the_call() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_wrong_is_set_by_awss_within_the_call() {
+    let lambda = lambda().await;
+    let service = Service::start(&lambda, "  echo: {function: echo}\n").await;
+    lambda.set_clock_ahead(Duration::from_secs(3600));
+    for _ in 0..3 {
+        service.json("echo", "{}").await.unwrap();
+    }
+    assert_eq!((lambda.runs("echo"), lambda.requests().len()), (3, 4), "refused once, before it ran");
+    lambda.set_clock_ahead(Duration::ZERO);
+    service.json("echo", "{}").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_rotated_secret_takes_effect_and_calls_in_flight_end_well() {
     let lambda = lambda().await;
     let directory = Directory::new();

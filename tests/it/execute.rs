@@ -192,10 +192,7 @@ async fn the_callers_deadline_and_the_policys_timeout_both_end_a_call() {
     let lambda = lambda().await;
     let service =
         Service::start(&lambda, "  slow: {function: slow}\n  short: {function: slow, timeout: 150ms}\n").await;
-    let mut hurried = tonic::Request::new(request("slow", r#"{"ms": 60000}"#));
-    // The header alone, so that the answer is the service's and not the client's own.
-    hurried.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
-    let by_caller = crate::support::execute(&service.client, hurried).await.unwrap_err();
+    let by_caller = crate::support::fail_raw(&service.address, "150m", request("slow", r#"{"ms": 60000}"#)).await;
     let by_policy = service.json("short", r#"{"ms": 60000}"#).await.unwrap_err();
     for failed in [by_caller, by_policy] {
         assert_eq!((failed.code, failed.reason.as_str()), (Code::DeadlineExceeded, "TIMEOUT"));

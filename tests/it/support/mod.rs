@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use lambda_policy::{
     app::{self, Listeners},
     config::Config,
@@ -103,6 +106,27 @@ pub(crate) async fn execute(
     request: impl tonic::IntoRequest<ExecutePolicyRequest>,
 ) -> Result<ExecutePolicyResponse, Failed> {
     client.clone().execute_policy(request).await.map(tonic::Response::into_inner).map_err(Failed::from)
+}
+
+/// A call that fails, made without tonic's client: that one ends a call at its deadline by itself, and then nobody sees
+/// what the service says.
+pub(crate) async fn fail_raw(address: &str, timeout: &str, request: ExecutePolicyRequest) -> Failed {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let message = prost::Message::encode_to_vec(&request);
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(&message);
+    let call = http::Request::post(format!("http://{address}/lambdapolicy.v1.PolicyService/ExecutePolicy"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", timeout)
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    let response = sender.send_request(call).await.unwrap();
+    Failed::from(Status::from_header_map(response.headers()).expect("an error is in the headers, as gateways need it"))
 }
 
 pub(crate) fn request(policy: &str, json: &str) -> ExecutePolicyRequest {

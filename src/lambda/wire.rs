@@ -1,0 +1,359 @@
+//! One invocation on the wire: the signed request, and the answer read.
+//!
+//! The SDK's orchestrator is most of what a call costs, so buffered Invoke is built here from the SDK's own parts: its
+//! endpoint rules and its credentials. The SDK's client is the referee: the tests send the same calls through both, and
+//! compare the requests header for header and the results.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_lambda::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{AUTHORIZATION, USER_AGENT},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+
+use super::{
+    classify,
+    connector::{Connector, Unsent},
+    identity::chain_of,
+    invoke::{Answer, Invoke},
+    refresh::Session,
+    sign::{Canonical, Signer, Stamp, canonical_path},
+};
+use crate::{
+    error::{Error, Kind},
+    event::fault::Fault,
+    policy::{Access, Invocation, Log, endpoint::Endpoint},
+};
+
+/// From how many seconds on a clock is taken for wrong; AWS bears five minutes.
+const SKEWED: i64 = 240;
+
+/// Where a client's requests go, and who signs them.
+#[derive(Debug)]
+pub(super) struct Wire {
+    connector: Connector,
+    target: Target,
+    signer: Signer,
+    /// How many seconds AWS's clock is ahead of this machine's.
+    skew: AtomicI64,
+}
+
+/// An endpoint's address, taken apart.
+#[derive(Debug)]
+struct Target {
+    scheme: Scheme,
+    authority: Authority,
+    /// As the `Host` header has it: without the scheme's own port.
+    host: String,
+    base: String,
+}
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    /// What would help another attempt, which cannot run the function twice.
+    pub remedy: Option<Remedy>,
+}
+
+/// What helps another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing was sent: some time.
+    Time,
+    /// AWS calls the credentials expired: other ones.
+    Credentials,
+    /// AWS calls the clock wrong, and it is set right now.
+    Clock,
+}
+
+impl Wire {
+    /// # Errors
+    /// If AWS has no such endpoint, for example no FIPS one in a region.
+    pub(super) fn new(access: &Access, connector: Connector) -> Result<Self, String> {
+        Ok(Self {
+            connector,
+            target: Target::of(access)?,
+            signer: Signer::new(access.region().as_str()),
+            skew: AtomicI64::new(0),
+        })
+    }
+
+    /// Sends the request once.
+    pub(super) async fn send(&self, session: &Arc<Session>, invoke: &Invoke<'_>) -> Result<Answer, Failed> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let stamp = Stamp::new(now.saturating_add_signed(self.skew.load(Ordering::Relaxed)));
+        let request = self.request(session, invoke, &stamp).map_err(|error| Failed { error, remedy: None })?;
+        let response = match self.connector.send(request).await {
+            Ok(response) => response,
+            Err(error) => return Err(unanswered(&error)),
+        };
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| Failed {
+            error: classify::error(Kind::LambdaFailed)
+                .with_aws_request_id(text(&head.headers, "x-amzn-requestid"))
+                .with_detail(format!("the answer broke off: {error}")),
+            remedy: None,
+        })?;
+        let response = Response::from_parts(head, body.to_bytes());
+        let status = response.status();
+        if status.is_success() {
+            return Ok(answer(response));
+        }
+        Err(self.refused(&response, now))
+    }
+
+    /// The signed request.
+    pub(super) fn request(
+        &self,
+        session: &Arc<Session>,
+        invoke: &Invoke<'_>,
+        stamp: &Stamp,
+    ) -> Result<Request<Bytes>, Error> {
+        let path = self.target.path(invoke.target.function.as_str());
+        let query = invoke.qualifier.map(|qualifier| format!("Qualifier={}", encode(qualifier.as_str())));
+        let length = invoke.payload.len().to_string();
+        let synchronous = invoke.invocation == Invocation::RequestResponse;
+        let kind = match invoke.invocation {
+            Invocation::RequestResponse => "RequestResponse",
+            Invocation::Event => "Event",
+            Invocation::DryRun => "DryRun",
+        };
+        // In the order of their names. Lambda refuses a log type or a client context for events.
+        let headers = [
+            ("content-length", Some(length.as_str())),
+            ("content-type", Some("application/octet-stream")),
+            ("host", Some(&*self.target.host)),
+            ("x-amz-client-context", invoke.context.filter(|_| synchronous).map(|context| context.as_base64())),
+            ("x-amz-date", Some(stamp.as_str())),
+            ("x-amz-invocation-type", Some(kind)),
+            ("x-amz-log-type", (synchronous && invoke.log == Log::Tail).then_some("Tail")),
+            ("x-amz-security-token", session.credentials.session_token()),
+            ("x-amz-tenant-id", invoke.tenant.map(|tenant| tenant.as_str())),
+        ];
+        let mut signed = [("", ""); 9];
+        let mut count = 0;
+        let mut map = HeaderMap::with_capacity(12);
+        for (name, value) in headers {
+            let Some(value) = value else { continue };
+            if let Some(slot) = signed.get_mut(count) {
+                *slot = (name, value);
+                count += 1;
+            }
+            // Parsed values are headers; only a key or a token may have characters that none has.
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                classify::error(Kind::CredentialsRejected)
+                    .with_detail(format!("{name} would have characters that no header has"))
+            })?;
+            map.insert(HeaderName::from_static(name), value);
+        }
+        let authorization = self.signer.authorization(
+            session,
+            stamp,
+            &Canonical {
+                path: &canonical_path(&path),
+                query: query.as_deref().unwrap_or_default(),
+                headers: signed.get(..count).unwrap_or_default(),
+                payload: &invoke.payload,
+            },
+        );
+        map.insert(AUTHORIZATION, authorization);
+        map.insert(USER_AGENT, HeaderValue::from_static(concat!("lambda-policy/", env!("CARGO_PKG_VERSION"))));
+
+        let path_and_query = match query {
+            None => path,
+            Some(query) => format!("{path}?{query}"),
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.target.scheme.clone());
+        parts.authority = Some(self.target.authority.clone());
+        parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(path_and_query)).ok();
+        let uri = Uri::from_parts(parts)
+            .map_err(|error| classify::error(Kind::FunctionMisconfigured).with_detail(error.to_string()))?;
+        let mut request = Request::new(invoke.payload.clone());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = map;
+        Ok(request)
+    }
+
+    fn refused(&self, response: &Response<Bytes>, now: u64) -> Failed {
+        let refusal = Refusal::read(response);
+        let remedy = match refusal.code.as_str() {
+            "ExpiredTokenException" | "ExpiredToken" => Some(Remedy::Credentials),
+            "InvalidSignatureException" | "RequestExpired" | "RequestTimeTooSkewed" | "AuthFailure" => {
+                self.set_clock(response.headers(), now).then_some(Remedy::Clock)
+            }
+            _ => None,
+        };
+        let status = response.status().as_u16();
+        let headers = response.headers();
+        let retry_after = text(headers, "retry-after").and_then(|value| value.trim().parse().ok());
+        let error = classify::error(classify::kind(status, &refusal.code))
+            .with_retry_after(retry_after.map(Duration::from_secs))
+            .with_aws_request_id(text(headers, "x-amzn-requestid"))
+            .with_detail(format!("lambda answered {status} {}: {}", refusal.code, refusal.message));
+        Failed { error, remedy }
+    }
+
+    /// Sets the clock by the answer's date, if it was wrong by more than AWS bears.
+    fn set_clock(&self, headers: &HeaderMap, now: u64) -> bool {
+        let Some(date) = text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok()) else {
+            return false;
+        };
+        let theirs = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ahead = i64::try_from(theirs).unwrap_or_default() - i64::try_from(now).unwrap_or_default();
+        let before = self.skew.swap(ahead, Ordering::Relaxed);
+        (ahead - before).abs() >= SKEWED
+    }
+}
+
+impl Target {
+    fn of(access: &Access) -> Result<Self, String> {
+        let address = match access.endpoint() {
+            Endpoint::Url(url) => url.as_str().to_owned(),
+            Endpoint::Regional => resolve(access, false, false)?,
+            Endpoint::Variant { fips, dual_stack } => resolve(access, *fips, *dual_stack)?,
+        };
+        let wrong = || format!("{address} is no address");
+        let parts = address.parse::<Uri>().map_err(|_| wrong())?.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else { return Err(wrong()) };
+        let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16() {
+            Some(port) if port != default_port => authority.to_string(),
+            Some(_) | None => authority.host().to_owned(),
+        };
+        let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned()).unwrap_or_default();
+        Ok(Self { scheme, authority, host, base })
+    }
+
+    fn path(&self, function: &str) -> String {
+        let mut path = String::with_capacity(self.base.len() + function.len() + 64);
+        path.push_str(&self.base);
+        path.push_str("/2015-03-31/functions/");
+        push_encoded(&mut path, function);
+        path.push_str("/invocations");
+        path
+    }
+}
+
+/// AWS's own address, by the SDK's rules for partitions and variants.
+fn resolve(access: &Access, fips: bool, dual_stack: bool) -> Result<String, String> {
+    let params = Params::builder()
+        .region(access.region().as_str())
+        .use_fips(fips)
+        .use_dual_stack(dual_stack)
+        .build()
+        .map_err(|error| error.to_string())?;
+    // The rules are a table: there is nothing to wait for.
+    let resolved = DefaultResolver::new().resolve_endpoint(&params).now_or_never();
+    match resolved {
+        Some(Ok(endpoint)) => Ok(endpoint.url().to_owned()),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("the endpoint was not resolved at once".to_owned()),
+    }
+}
+
+/// Percent-encodes what stands in function names and qualifiers beside unreserved characters.
+fn push_encoded(path: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            ':' => path.push_str("%3A"),
+            '$' => path.push_str("%24"),
+            other => path.push(other),
+        }
+    }
+}
+
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() + 4);
+    push_encoded(&mut encoded, text);
+    encoded
+}
+
+/// What stands in a refusal. Lambda names its code in a header; others of AWS's name it in the body.
+#[derive(Debug, Default)]
+pub(super) struct Refusal {
+    pub code: String,
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn read(response: &Response<Bytes>) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Body {
+            #[serde(alias = "__type")]
+            code: Option<String>,
+            message: Option<String>,
+            #[serde(rename = "Message")]
+            capital_message: Option<String>,
+        }
+        let body: Body = serde_json::from_slice(response.body()).unwrap_or_default();
+        let code = text(response.headers(), "x-amzn-errortype").map(str::to_owned).or(body.code).unwrap_or_default();
+        // `namespace#Code:documentation` (Smithy, AWS REST-JSON 1.1, operation error serialization).
+        let code = code.split(':').next().unwrap_or_default();
+        let code = code.rsplit('#').next().unwrap_or_default();
+        Self { code: code.to_owned(), message: body.message.or(body.capital_message).unwrap_or_default() }
+    }
+}
+
+pub(super) fn answer(response: Response<Bytes>) -> Answer {
+    let (head, payload) = response.into_parts();
+    let owned = |name| text(&head.headers, name).unwrap_or_default().to_owned();
+    Answer {
+        status: head.status.as_u16(),
+        fault: text(&head.headers, "x-amz-function-error").map(|reported| Fault::new(reported, &payload)),
+        version: owned("x-amz-executed-version"),
+        request_id: owned("x-amzn-requestid"),
+        log: text(&head.headers, "x-amz-log-result").map(decode_log).unwrap_or_default(),
+        payload,
+    }
+}
+
+fn unanswered(error: &Unsent) -> Failed {
+    match error {
+        Unsent::NotConnected(cause) => Failed {
+            error: classify::error(Kind::LambdaUnreachable).with_detail(chain_of(&**cause)),
+            remedy: Some(Remedy::Time),
+        },
+        Unsent::Broken(cause) => {
+            Failed { error: classify::error(Kind::LambdaFailed).with_detail(chain_of(&**cause)), remedy: None }
+        }
+    }
+}
+
+/// The tail is cut at 4 KB wherever that is, so its first character may be broken.
+fn decode_log(tail: &str) -> String {
+    let decoded = BASE64_STANDARD.decode(tail).unwrap_or_default();
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_cut_within_a_character_is_readable() {
+        assert_eq!(decode_log("SGVsbG8="), "Hello");
+        assert_eq!(decode_log(&BASE64_STANDARD.encode(b"\xa9 caf\xc3\xa9")), "\u{fffd} caf\u{e9}");
+        assert_eq!(decode_log("not base64"), "");
+    }
+}
