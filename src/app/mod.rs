@@ -1,6 +1,7 @@
 //! The service put together: fronts over the engine, readiness, reload, and the way out.
 
 mod watch;
+mod workers;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -81,7 +82,7 @@ pub async fn run(
     let Config { server, policies, files, warnings, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let engine = Arc::new(Engine::new(policies, server.max_in_flight, 1));
+    let engine = Arc::new(Engine::new(policies, server.max_in_flight, server.workers));
     let front = Front::new(Arc::clone(&engine), &options(&server), facade::routes(Arc::clone(&engine)))
         .await
         .map_err(Error::Tls)?;
@@ -90,6 +91,7 @@ pub async fn run(
         grpc = local(&listeners.grpc),
         admin = local(&listeners.admin),
         tls = server.tls.is_some(),
+        workers = server.workers,
         policies = count,
         version = env!("CARGO_PKG_VERSION"),
         "serving"
@@ -99,7 +101,7 @@ pub async fn run(
     let gone = |mut left: switch::Receiver<bool>| async move {
         let _ = left.wait_for(|leave| *leave).await;
     };
-    let mut serving = tokio::spawn(front.serve(listeners.grpc, gone(left.clone())));
+    let mut serving = tokio::spawn(workers::serve(listeners.grpc, server.workers, front, left.clone()));
     let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
     let reloading = file.map(|file| tokio::spawn(reload(file, files, Arc::clone(&engine))));
     readiness.set(true);
@@ -124,7 +126,7 @@ async fn drain(
     health: &Health,
     readiness: &Readiness,
     leave: &switch::Sender<bool>,
-    serving: tokio::task::JoinHandle<Result<(), grpc::Error>>,
+    serving: tokio::task::JoinHandle<io::Result<()>>,
 ) {
     tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "stopping");
     readiness.set(false);
@@ -207,7 +209,7 @@ fn local(listener: &TcpListener) -> String {
     listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }
 
-fn why(ended: Result<Result<(), grpc::Error>, tokio::task::JoinError>) -> String {
+fn why(ended: Result<io::Result<()>, tokio::task::JoinError>) -> String {
     match ended {
         Ok(Ok(())) => "the listener ended".to_owned(),
         Ok(Err(error)) => error.to_string(),

@@ -53,6 +53,8 @@ pub struct Server {
     pub max_connection_age: Duration,
     /// How many calls may be in flight.
     pub max_in_flight: usize,
+    /// How many threads serve connections.
+    pub workers: usize,
     /// Between NOT_SERVING and closing connections.
     pub drain_delay: Duration,
     /// How long calls in flight may take to end.
@@ -116,6 +118,11 @@ impl Config {
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 50051);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
+/// As many as this process may use: its affinity and its cgroup's quota count.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn listen(section: &Section<'_>, default: SocketAddr, found: &mut Found) -> Option<SocketAddr> {
     if section.get("listen").is_none() {
         return Some(default);
@@ -151,6 +158,7 @@ fn server(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> Op
         tls,
         max_connection_age: duration("max_connection_age", 30 * 60),
         max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
+        workers: section.integer("workers").unwrap_or_else(cores),
         drain_delay: duration("drain_delay", 5),
         drain_timeout: duration("drain_timeout", 30),
     })

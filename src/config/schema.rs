@@ -59,6 +59,7 @@ fn row(rows: &mut String, key: &Key, path: &str) {
     let default = match (key.required, key.default) {
         (true, _) => "required".to_owned(),
         (false, "") => String::new(),
+        (false, default) if default.contains(' ') => default.to_owned(),
         (false, default) => format!("`{default}`"),
     };
     let choices = match &key.kind {
@@ -82,7 +83,8 @@ fn property(key: &Key) -> Value {
     let mut schema = kind(&key.kind);
     if let Value::Object(map) = &mut schema {
         map.insert("description".to_owned(), json!(key.doc));
-        if !key.default.is_empty() {
+        // Some defaults are said in words, which an editor cannot put into the file.
+        if !key.default.is_empty() && !key.default.contains(' ') {
             let default = serde_json::from_str(key.default).unwrap_or_else(|_| json!(key.default));
             map.insert("default".to_owned(), default);
         }

@@ -82,6 +82,12 @@ const SERVER: &[Key] = &[
         "Calls in flight at once. As many more wait, for 250 ms at the most; the rest is OVERLOADED.",
     ),
     key(
+        "workers",
+        Kind::Integer { least: 1, most: 1024 },
+        "one for each core",
+        "Threads that serve connections; each call stays on one.",
+    ),
+    key(
         "drain_delay",
         Kind::Duration,
         "5s",

@@ -8,14 +8,15 @@ mod service;
 mod status;
 mod undecodable;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio_stream::Stream;
 use tonic::{
     service::{LayerExt, Routes},
     transport::{
         Certificate, Identity, Server, ServerTlsConfig,
-        server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo},
+        server::{TcpConnectInfo, TlsConnectInfo},
     },
 };
 use tonic_health::{
@@ -58,7 +59,8 @@ pub struct Tls {
     pub client_ca: Option<Vec<u8>>,
 }
 
-/// The front, ready to serve, and the switch of its health.
+/// The front, ready to serve, and the switch of its health. Each worker serves with a clone.
+#[derive(Clone)]
 pub struct Front {
     routes: Routes,
     server: Server,
@@ -107,17 +109,20 @@ impl Front {
         self.health.clone()
     }
 
-    /// Serves until `shutdown`, then sends GOAWAY, and ends with the last call.
+    /// Serves connections until `shutdown`, then sends GOAWAY, and ends with the last call.
     ///
     /// # Errors
-    /// If the listener fails.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    /// If a connection cannot be taken over.
+    pub async fn serve(
+        self,
+        connections: impl Stream<Item = io::Result<TcpStream>>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         self.server
             .clone()
             .layer(MapRequestLayer::new(introduce))
             .add_routes(self.routes)
-            .serve_with_incoming_shutdown(incoming, shutdown)
+            .serve_with_incoming_shutdown(connections, shutdown)
             .await
             .map_err(Error)
     }

@@ -1,0 +1,96 @@
+//! One thread and one runtime for each worker, with connections handed round among them.
+//!
+//! A call stays on the thread of its connection: it wakes no other one, and what it sends is batched with what its
+//! neighbours send. On a runtime of many threads each wake-up writes by itself, which costs up to half as much again.
+//! Gateways hold few, long connections, so these are handed round in turn; the kernel's hash of many listeners would
+//! leave workers idle.
+
+use std::{io, net::TcpStream as StdStream, sync::Arc, thread, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::{mpsc, oneshot, watch},
+};
+use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
+
+use crate::{grpc::Front, lambda};
+
+/// How long to wait when no connection can be accepted, as when there are too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves a listener with this many workers until `leave` is true or gone; ends when the last connection has ended.
+///
+/// # Errors
+/// If a worker cannot start or ends early.
+pub(super) async fn serve(
+    listener: TcpListener,
+    workers: usize,
+    front: Front,
+    mut leave: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let front = Arc::new(front);
+    let mut queues = Vec::with_capacity(workers);
+    let mut ended = Vec::with_capacity(workers);
+    for number in 0..workers {
+        let (queue, connections) = mpsc::unbounded_channel();
+        let (end, has_ended) = oneshot::channel();
+        let (front, leave) = (Front::clone(&front), leave.clone());
+        // The runtime is made here, so that a start that fails is told.
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            lambda::on_worker(number);
+            let served = runtime.block_on(work(front, connections, leave));
+            // Nobody asks any more once the service has given up waiting.
+            let _ = end.send(served);
+            // What a worker's calls have left behind is not waited for.
+            runtime.shutdown_background();
+        })?;
+        queues.push(queue);
+        ended.push(has_ended);
+    }
+
+    let mut next = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = leave.wait_for(|leave| *leave) => break,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
+                let handed = queues.get(next % workers).is_some_and(|queue| queue.send(stream).is_ok());
+                if !handed {
+                    return Err(io::Error::other("a worker has ended"));
+                }
+                next = next.wrapping_add(1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop((listener, queues));
+    for worker in ended {
+        worker.await.map_err(|_| io::Error::other("a worker has ended early"))??;
+    }
+    Ok(())
+}
+
+async fn work(
+    front: Front,
+    connections: mpsc::UnboundedReceiver<StdStream>,
+    mut leave: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let streams = UnboundedReceiverStream::new(connections).map(|stream| {
+        // A failure costs latency only.
+        let _ = stream.set_nodelay(true);
+        TcpStream::from_std(stream)
+    });
+    // The stream ends with the accepting side; only the word to leave ends the worker.
+    let streams = streams.chain(tokio_stream::pending());
+    let shutdown = async {
+        let _ = leave.wait_for(|leave| *leave).await;
+    };
+    front.serve(streams, shutdown).await.map_err(io::Error::other)
+}
