@@ -1,0 +1,179 @@
+//! A call and its reply, in the terms that all fronts share.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    event::{
+        self, Malformed,
+        fault::{self, Fault},
+    },
+    policy::{ClientContext, Invocation, Policy, Qualifier, Tenant},
+    telemetry::access::Answered,
+};
+
+/// A call, whichever front it came through.
+#[derive(Debug)]
+pub struct Request {
+    /// Which policy.
+    pub policy: Choice,
+    /// What the function gets.
+    pub input: Input,
+    /// Instead of the policy's.
+    pub invocation: Option<Invocation>,
+    /// Instead of the policy's, if the policy allows it.
+    pub qualifier: Option<Qualifier>,
+    /// Instead of the policy's.
+    pub context: Option<ClientContext>,
+    /// Instead of the policy's.
+    pub tenant: Option<Tenant>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The address: the gateway's.
+    pub ip: IpAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+}
+
+/// The policy that a call names or brings.
+#[derive(Debug)]
+pub enum Choice {
+    /// By name.
+    Named(String),
+    /// Brought by the call, made of what the configuration gives to such policies.
+    Inline(Arc<Policy>),
+}
+
+/// What the function gets.
+#[derive(Debug)]
+pub enum Input {
+    /// The event.
+    Payload(Bytes),
+    /// The event, JSON that was parsed.
+    Json(String),
+    /// An HTTP call, to be made into an event.
+    Http(Box<event::Call>),
+}
+
+/// The answer of a function.
+#[derive(Debug)]
+pub struct Reply {
+    /// 200, 202 or 204.
+    pub status: u16,
+    /// In the form of the input.
+    pub output: Output,
+    /// The function's own failure.
+    pub error: Option<FunctionError>,
+    /// The version that ran.
+    pub version: String,
+    /// AWS's id of the request.
+    pub request_id: String,
+    /// The end of the log, if asked for.
+    pub log: String,
+    /// Where the time went.
+    pub timing: Timing,
+    /// What the policy's `output` picked.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// What came out of the function.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Nothing: the function did not run, or not yet.
+    None,
+    /// Bytes.
+    Payload(Bytes),
+    /// JSON text.
+    Json(String),
+    /// An HTTP answer.
+    Http(event::Reply),
+}
+
+/// A failure of the function itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionError {
+    /// Who reported it.
+    pub kind: FunctionErrorKind,
+    /// The error's type in the function's words.
+    pub error_type: String,
+    /// The error's message in the function's words.
+    pub message: String,
+    /// The function's output in full.
+    pub payload: Bytes,
+}
+
+/// Who reported a function's failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionErrorKind {
+    /// The function.
+    Handled,
+    /// Its runtime.
+    Unhandled,
+    /// This service: the output is not what the event's format requires.
+    Malformed,
+}
+
+/// Where the time of a call went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Waiting for admission.
+    pub queue: Duration,
+    /// Waiting for credentials.
+    pub credentials: Duration,
+    /// Invoking.
+    pub lambda: Duration,
+    /// All of it.
+    pub total: Duration,
+}
+
+/// A random id, for an HTTP call whose gateway gave it none.
+pub fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+impl Reply {
+    /// What the access log says of it.
+    pub fn answered(&self) -> Answered<'_> {
+        Answered {
+            status: self.status,
+            error_kind: self.error.as_ref().map(|error| error.kind.as_str()),
+            aws_request_id: &self.request_id,
+            version: &self.version,
+            queue: self.timing.queue,
+            credentials: self.timing.credentials,
+            lambda: self.timing.lambda,
+        }
+    }
+}
+
+impl FunctionErrorKind {
+    /// The kind's name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handled => "handled",
+            Self::Unhandled => "unhandled",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl FunctionError {
+    pub(super) fn reported(fault: Fault, payload: Bytes) -> Self {
+        let kind = match fault.kind {
+            fault::Kind::Handled => FunctionErrorKind::Handled,
+            fault::Kind::Unhandled | fault::Kind::Timeout | fault::Kind::OutOfMemory => FunctionErrorKind::Unhandled,
+        };
+        Self { kind, error_type: fault.error_type, message: fault.message, payload }
+    }
+
+    pub(super) fn malformed(why: Malformed, payload: Bytes) -> Self {
+        Self { kind: FunctionErrorKind::Malformed, error_type: String::new(), message: why.to_string(), payload }
+    }
+}

@@ -1,0 +1,134 @@
+//! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
+
+mod call;
+mod settle;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+pub use self::call::{
+    Choice, FunctionError, FunctionErrorKind, Input, Output, Peer, Reply, Request, Timing, request_id,
+};
+use crate::{
+    admission::Admission,
+    error::{About, Error, Kind},
+    lambda::{Invoke, Lambda},
+    policy::{Policies, Policy, Qualifier},
+};
+
+/// Executes policies.
+#[derive(Debug)]
+pub struct Engine {
+    policies: ArcSwap<Policies>,
+    lambda: Lambda,
+    admission: Admission,
+}
+
+impl Engine {
+    /// An engine for these policies, on this many workers.
+    pub fn new(policies: Policies, max_in_flight: usize, workers: usize) -> Self {
+        Self {
+            policies: ArcSwap::from_pointee(policies),
+            lambda: Lambda::new(workers),
+            admission: Admission::new(max_in_flight),
+        }
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> Arc<Policies> {
+        self.policies.load_full()
+    }
+
+    /// Puts other policies in force, between two calls.
+    pub fn replace(&self, policies: Policies) {
+        self.policies.store(Arc::new(policies));
+    }
+
+    /// Lets no new call in.
+    pub fn close(&self) {
+        self.admission.close();
+    }
+
+    /// How many calls are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.admission.in_flight()
+    }
+
+    /// Executes one call.
+    ///
+    /// # Errors
+    /// As the contract's table has them: there is no answer of the function.
+    pub async fn execute(&self, request: Request) -> Result<Reply, Error> {
+        let policy = match request.policy {
+            Choice::Named(ref name) => self.named(name)?,
+            Choice::Inline(ref policy) => Arc::clone(policy),
+        };
+        self.invoke(&policy, request).await.map_err(|error| error.with_about(policy.about()))
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Policy>, Error> {
+        self.policies.load().named.get(name).cloned().ok_or_else(|| {
+            Error::new(Kind::PolicyNotFound, "no policy has this name")
+                .with_about(About { policy: name.chars().take(64).collect(), ..About::default() })
+        })
+    }
+
+    async fn invoke(&self, policy: &Policy, request: Request) -> Result<Reply, Error> {
+        let started = Instant::now();
+        let limit = started + policy.timeout.get();
+        let deadline = request.deadline.map_or(limit, |deadline| deadline.min(limit));
+
+        let qualifier = match &request.qualifier {
+            None => policy.target.qualifier.as_ref(),
+            Some(chosen) => Some(allowed(policy, chosen)?),
+        };
+        let invocation = request.invocation.unwrap_or(policy.invocation);
+        let (payload, form) = settle::encode(request.input, policy)?;
+        let most = invocation.max_payload();
+        if payload.len() > most {
+            return Err(Error::new(
+                Kind::PayloadTooLarge,
+                format!(
+                    "the event has {} bytes, lambda takes at most {most} for {}",
+                    payload.len(),
+                    invocation.as_str()
+                ),
+            ));
+        }
+
+        let _permit = self.admission.admit(deadline).await?;
+        let admitted = Instant::now();
+        let ready = self.lambda.ready(&policy.access, deadline).await?;
+        let authorized = Instant::now();
+        let invoke = Invoke {
+            target: &policy.target,
+            qualifier,
+            invocation,
+            log: policy.log,
+            context: request.context.as_ref().or(policy.context.as_ref()),
+            tenant: request.tenant.as_ref().or(policy.tenant.as_ref()),
+            payload,
+        };
+        let answer = ready.invoke(&invoke, deadline).await?;
+        let ended = Instant::now();
+        let timing = Timing {
+            queue: admitted - started,
+            credentials: authorized - admitted,
+            lambda: ended - authorized,
+            total: ended - started,
+        };
+        Ok(settle::settle(policy, form, answer, timing))
+    }
+}
+
+/// The qualifier that the call chose, if the policy lets it.
+fn allowed<'a>(policy: &'a Policy, chosen: &Qualifier) -> Result<&'a Qualifier, Error> {
+    policy
+        .qualifiers
+        .iter()
+        .chain(&policy.target.qualifier)
+        .find(|allowed| *allowed == chosen)
+        .ok_or_else(|| Error::field("qualifier", "is none of the policy's `qualifiers`"))
+}

@@ -1,0 +1,113 @@
+//! From a call's input to the function's event, and from Lambda's answer to the reply in the input's form.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::call::{FunctionError, Input, Output, Reply, Timing};
+use crate::{
+    error::Error,
+    event::{self, Failure, Front, fault::Fault, rules},
+    lambda::Answer,
+    policy::Policy,
+};
+
+/// The form of an input, which the output takes.
+#[derive(Debug)]
+pub(super) enum Form {
+    Payload,
+    Json,
+    Http { request_id: String },
+}
+
+/// The event, and the form that the output takes.
+pub(super) fn encode(input: Input, policy: &Policy) -> Result<(Bytes, Form), Error> {
+    match input {
+        Input::Payload(bytes) => Ok((bytes, Form::Payload)),
+        Input::Json(text) => Ok((Bytes::from(text), Form::Json)),
+        Input::Http(call) => {
+            let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
+            let event =
+                policy.event.encode(&call, front).map_err(|error| Error::field("http.body", error.to_string()))?;
+            Ok((event, Form::Http { request_id: call.request_id }))
+        }
+    }
+}
+
+/// Makes Lambda's answer the policy's.
+pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing) -> Reply {
+    let Answer { status, payload, fault, version, request_id, log } = answer;
+    let variables = match &fault {
+        None if status == 200 => policy.output.apply(&payload),
+        _ => BTreeMap::new(),
+    };
+    let (output, error) = match (status, form) {
+        (202 | 204, _) => (Output::None, None),
+        (_, Form::Payload) => {
+            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            (Output::Payload(payload), error)
+        }
+        (_, Form::Json) => {
+            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            (as_json(payload), error)
+        }
+        (_, Form::Http { request_id }) => {
+            let (reply, error) = http(policy, payload, fault, &request_id);
+            (Output::Http(reply), error)
+        }
+    };
+    Reply { status, output, error, version, request_id, log, timing, variables }
+}
+
+/// The HTTP answer: the function's own, or what the policy's rules or the format's front door say instead.
+fn http(
+    policy: &Policy,
+    payload: Bytes,
+    fault: Option<Fault>,
+    request_id: &str,
+) -> (event::Reply, Option<FunctionError>) {
+    let refusal = |failure| policy.event.refusal(failure, request_id);
+    match fault {
+        Some(fault) => {
+            let front = || refusal(Failure::Function);
+            let reply = rules::apply(&policy.on_function_error, &fault, &payload, front).unwrap_or_else(front);
+            (reply, Some(FunctionError::reported(fault, payload)))
+        }
+        None => match policy.event.decode(payload.clone()) {
+            Ok(reply) => (reply, None),
+            Err(why) => (refusal(Failure::Malformed), Some(FunctionError::malformed(why, payload))),
+        },
+    }
+}
+
+/// JSON stays text; what is not JSON stays bytes.
+fn as_json(payload: Bytes) -> Output {
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
+        return Output::Payload(payload);
+    }
+    match String::from_utf8(payload.into()) {
+        Ok(text) => Output::Json(text),
+        Err(bytes) => Output::Payload(bytes.into_bytes().into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_text_and_the_rest_bytes() {
+        for (payload, text) in [
+            (&br#"{"a":1}"#[..], true),
+            (b"null", true),
+            (b"\"caf\xc3\xa9\"", true),
+            (b"", false),
+            (b"{", false),
+            (b"\"caf\xe9\"", false),
+        ] {
+            let output = as_json(Bytes::copy_from_slice(payload));
+            assert_eq!(matches!(output, Output::Json(_)), text, "{payload:?}");
+        }
+    }
+}
