@@ -42,7 +42,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How many idle connections an endpoint keeps.
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// The largest answer that is read: Lambda's 6 MB, and room for an error document.
-const MAX_ANSWER: usize = 6 * 1024 * 1024 + 64 * 1024;
+pub(super) const MAX_ANSWER: usize = 6 * 1024 * 1024 + 64 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug)]

@@ -14,19 +14,21 @@ use std::{
 
 use aws_sdk_lambda::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
     header::{AUTHORIZATION, USER_AGENT},
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
 use serde::Deserialize;
+use tower::BoxError;
 
 use super::{
     classify,
-    connector::{Connector, Unsent},
+    connector::{Connector, MAX_ANSWER, Unsent},
     identity::chain_of,
     invoke::{Answer, Invoke},
     refresh::Session,
@@ -94,26 +96,29 @@ impl Wire {
 
     /// Sends the request once.
     pub(super) async fn send(&self, session: &Arc<Session>, invoke: &Invoke<'_>) -> Result<Answer, Failed> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let stamp = Stamp::new(now.saturating_add_signed(self.skew.load(Ordering::Relaxed)));
-        let request = self.request(session, invoke, &stamp).map_err(|error| Failed { error, remedy: None })?;
+        let request = self.request(session, invoke, &self.stamp()).map_err(|error| Failed { error, remedy: None })?;
         let response = match self.connector.send(request).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),
         };
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| Failed {
+        let body = read(body).await.map_err(|error| Failed {
             error: classify::error(Kind::LambdaFailed)
                 .with_aws_request_id(text(&head.headers, "x-amzn-requestid"))
                 .with_detail(format!("the answer broke off: {error}")),
             remedy: None,
         })?;
-        let response = Response::from_parts(head, body.to_bytes());
+        let response = Response::from_parts(head, body);
         let status = response.status();
         if status.is_success() {
             return Ok(answer(response));
         }
-        Err(self.refused(&response, now))
+        Err(self.refused(&response))
+    }
+
+    /// Now, by AWS's clock as far as it is known.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp::new(seconds(SystemTime::now()).saturating_add_signed(self.skew.load(Ordering::Relaxed)))
     }
 
     /// The signed request.
@@ -190,12 +195,12 @@ impl Wire {
         Ok(request)
     }
 
-    fn refused(&self, response: &Response<Bytes>, now: u64) -> Failed {
+    fn refused(&self, response: &Response<Bytes>) -> Failed {
         let refusal = Refusal::read(response);
         let remedy = match refusal.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => Some(Remedy::Credentials),
             "InvalidSignatureException" | "RequestExpired" | "RequestTimeTooSkewed" | "AuthFailure" => {
-                self.set_clock(response.headers(), now).then_some(Remedy::Clock)
+                self.set_clock(response.headers()).then_some(Remedy::Clock)
             }
             _ => None,
         };
@@ -210,12 +215,12 @@ impl Wire {
     }
 
     /// Sets the clock by the answer's date, if it was wrong by more than AWS bears.
-    fn set_clock(&self, headers: &HeaderMap, now: u64) -> bool {
+    fn set_clock(&self, headers: &HeaderMap) -> bool {
         let Some(date) = text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok()) else {
             return false;
         };
-        let theirs = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let ahead = i64::try_from(theirs).unwrap_or_default() - i64::try_from(now).unwrap_or_default();
+        let [theirs, ours] = [date, SystemTime::now()].map(|time| i64::try_from(seconds(time)).unwrap_or_default());
+        let ahead = theirs - ours;
         let before = self.skew.swap(ahead, Ordering::Relaxed);
         (ahead - before).abs() >= SKEWED
     }
@@ -267,6 +272,10 @@ fn resolve(access: &Access, fips: bool, dual_stack: bool) -> Result<String, Stri
     }
 }
 
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// Percent-encodes what stands in function names and qualifiers beside unreserved characters.
 fn push_encoded(path: &mut String, text: &str) {
     for character in text.chars() {
@@ -282,6 +291,33 @@ fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 4);
     push_encoded(&mut encoded, text);
     encoded
+}
+
+/// The whole body: a short one is the connection's own buffer, a long one is copied once into one of its size.
+async fn read(mut body: Limited<Incoming>) -> Result<Bytes, BoxError> {
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+    let Some(first) = data(&mut body).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    // What a peer claims is not believed beyond what is read at all.
+    let mut whole = BytesMut::with_capacity(expected.clamp(first.len(), MAX_ANSWER));
+    whole.extend_from_slice(&first);
+    drop(first);
+    while let Some(next) = data(&mut body).await? {
+        whole.extend_from_slice(&next);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next piece of a body; trailers are passed over.
+async fn data(body: &mut Limited<Incoming>) -> Result<Option<Bytes>, BoxError> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// What stands in a refusal. Lambda names its code in a header; others of AWS's name it in the body.
