@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use self::wire::Remedy;
+use self::wire::{Remedy, Wire};
 pub use self::{
     connector::{install_crypto, on_worker},
     invoke::{Answer, Invoke},
@@ -74,15 +74,24 @@ impl Ready {
         })
     }
 
+    /// The signed request as it would be sent now, for measuring.
+    ///
+    /// # Errors
+    /// [`Kind::FunctionMisconfigured`] if AWS has no such endpoint; [`Kind::CredentialsRejected`] if a key cannot be sent.
+    pub fn request(&self, invoke: &Invoke<'_>) -> Result<http::Request<bytes::Bytes>, Error> {
+        let wire = self.wire()?;
+        wire.request(&self.session, invoke, &wire.stamp())
+    }
+
+    fn wire(&self) -> Result<&Wire, Error> {
+        let wire = self.client.wire.as_ref();
+        wire.map_err(|error| classify::error(Kind::FunctionMisconfigured).with_detail(error.clone()))
+    }
+
     async fn attempts(&mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
-        let wire = self
-            .client
-            .wire
-            .as_ref()
-            .map_err(|error| classify::error(Kind::FunctionMisconfigured).with_detail(error.clone()))?;
         let mut attempt = 1;
         loop {
-            let failed = match wire.send(&self.session, invoke).await {
+            let failed = match self.wire()?.send(&self.session, invoke).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };

@@ -15,7 +15,7 @@ use std::{
 use aws_sdk_lambda::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
+use futures::FutureExt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
     header::{AUTHORIZATION, USER_AGENT},

@@ -209,7 +209,7 @@ async fn a_real_process_answers_many_calls_at_once() {
     let lambda = crate::support::lambda_with(options).await;
     let service = Service::start(&lambda, "  order: {function: order, log: tail}\n").await;
     let event = r#"{"item": "book", "quantity": 2, "sleep_ms": 300}"#;
-    let answers = futures_util::future::try_join_all((0..5).map(|_| service.json("order", event))).await.unwrap();
+    let answers = futures::future::try_join_all((0..5).map(|_| service.json("order", event))).await.unwrap();
     let mut ids: Vec<_> = answers.iter().map(|answer| output(answer)["process"].as_u64().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();

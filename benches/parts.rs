@@ -1,0 +1,85 @@
+//! What the parts of a warm call cost: decoding, finding the policy and its client, signing, encoding. The events are in
+//! `event.rs`, the whole in `load/`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::{hint::black_box, path::Path, time::Duration};
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use lambda_policy::{
+    config::Config,
+    lambda::{self, Invoke, Lambda},
+    pb::{
+        ExecutePolicyRequest, ExecutePolicyResponse, Timing, execute_policy_request::Input,
+        execute_policy_response::Output,
+    },
+    policy::Policies,
+};
+use prost::Message;
+use tokio::time::Instant;
+
+fn policies() -> Policies {
+    let mut text = String::from("policies:\n");
+    for number in 0..100 {
+        text.push_str(&format!(
+            "  policy-{number}: {{function: 'arn:aws:lambda:us-east-1:123456789012:function:f{number}', credentials: \
+             {{access_key_id: AKID{number}, secret_access_key: secret{number}}}}}\n"
+        ));
+    }
+    Config::parse(&text, Path::new("parts")).unwrap().policies
+}
+
+fn payload() -> Bytes {
+    Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(192)))
+}
+
+fn messages(c: &mut Criterion) {
+    let request = ExecutePolicyRequest {
+        policy: "policy-50".to_owned(),
+        input: Some(Input::Payload(payload())),
+        ..Default::default()
+    };
+    let encoded = Bytes::from(request.encode_to_vec());
+    c.bench_function("decode a request", |b| {
+        b.iter(|| ExecutePolicyRequest::decode(black_box(encoded.clone())).unwrap())
+    });
+    let response = ExecutePolicyResponse {
+        status: 200,
+        output: Some(Output::Payload(payload())),
+        version: "$LATEST".to_owned(),
+        request: "00000000-0000-0000-0000-000000000000".to_owned(),
+        timing: Some(Timing { queue_us: 1, credentials_us: 1, lambda_us: 1000, total_us: 1002 }),
+        ..Default::default()
+    };
+    c.bench_function("encode a response", |b| b.iter(|| black_box(&response).encode_to_vec()));
+}
+
+fn way_to_lambda(c: &mut Criterion) {
+    lambda::install_crypto();
+    let policies = policies();
+    c.bench_function("find a policy", |b| b.iter(|| policies.named.get(black_box("policy-50")).unwrap()));
+
+    let policy = &policies.named["policy-50"];
+    let lambda = Lambda::new(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    c.bench_function("find its client, with credentials", |b| {
+        b.iter(|| runtime.block_on(lambda.ready(black_box(&policy.access), deadline)).unwrap());
+    });
+
+    let ready = runtime.block_on(lambda.ready(&policy.access, deadline)).unwrap();
+    let invoke = Invoke {
+        target: &policy.target,
+        qualifier: None,
+        invocation: policy.invocation,
+        log: policy.log,
+        context: None,
+        tenant: None,
+        payload: payload(),
+    };
+    c.bench_function("make the signed request", |b| b.iter(|| ready.request(black_box(&invoke)).unwrap()));
+}
+
+criterion_group!(benches, messages, way_to_lambda);
+criterion_main!(benches);
