@@ -42,7 +42,8 @@ impl Line {
     pub fn start(rpc: &'static str, policy: &str) -> Self {
         let name = if policy.is_empty() { Name::INLINE } else { policy };
         // The name is the caller's text until a policy is found by it.
-        Self { rpc, policy: name.chars().take(64).collect(), started: Instant::now(), ended: false }
+        let policy = if name.len() <= 64 { name.to_owned() } else { name.chars().take(64).collect() };
+        Self { rpc, policy, started: Instant::now(), ended: false }
     }
 
     /// Writes the line of a call that the function answered.

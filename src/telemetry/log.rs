@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
+use super::json;
+
 /// The environment variable that sets the level, for example `debug` or `lambda_policy=debug`.
 pub const LEVEL_VARIABLE: &str = "LAMBDA_POLICY_LOG";
 
@@ -42,15 +44,11 @@ pub fn start(form: Form, level: LevelFilter) {
     }
     let terminal = std::io::stderr().is_terminal();
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let json = match form {
+    let as_json = match form {
         Form::Auto => !terminal,
         Form::Json => true,
         Form::Text => false,
     };
     // An error means that somebody logs already, as in tests.
-    let _ = if json {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    } else {
-        lines.with_ansi(terminal).try_init()
-    };
+    let _ = if as_json { lines.event_format(json::Lines).try_init() } else { lines.with_ansi(terminal).try_init() };
 }

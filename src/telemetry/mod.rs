@@ -1,4 +1,5 @@
 //! What the service says of itself.
 
 pub mod access;
+mod json;
 pub mod log;
