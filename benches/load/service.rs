@@ -35,12 +35,22 @@ pub(crate) fn policy(number: usize) -> String {
 }
 
 pub(crate) fn start(cores: &Cores, upstream: SocketAddr, policies: usize) -> Outcome<Started> {
+    start_with(cores, upstream, policies, &[])
+}
+
+/// Starts it with these environment variables too.
+pub(crate) fn start_with(
+    cores: &Cores,
+    upstream: SocketAddr,
+    policies: usize,
+    variables: &[(&str, &str)],
+) -> Outcome<Started> {
     let (address, admin) = (free_address()?, free_address()?);
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}.yaml", address.port()));
     fs::write(&file, configuration(address, admin, upstream, policies)?)?;
     let started = Instant::now();
     let mut process =
-        Process::start(cores, PROGRAM.as_ref(), &["serve".as_ref(), "--config".as_ref(), file.as_os_str()])?;
+        Process::start(cores, PROGRAM.as_ref(), &["serve".as_ref(), "--config".as_ref(), file.as_os_str()], variables)?;
     process.wait_for(admin)?;
     while !is_ready(admin)? {
         std::thread::sleep(Duration::from_millis(1));

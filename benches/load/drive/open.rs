@@ -10,8 +10,11 @@ use tokio::task::JoinSet;
 use super::{Args, Caller, Shared};
 use crate::Outcome;
 
-/// More calls than these at once: the target cannot keep up, and the drive fails.
-const MOST_IN_FLIGHT: usize = 4096;
+/// More calls than these are not made at once, as after a moment in which the machine did something else: those that are
+/// due wait, and their wait counts.
+const MOST_IN_FLIGHT: usize = 512;
+/// So far behind at the end, the target cannot keep up, and the drive fails.
+const TOO_LATE: Duration = Duration::from_secs(1);
 
 /// Until `stop`; gives the latencies of the calls that were counted, in nanoseconds from the moment that each was due.
 pub(super) async fn drive(
@@ -39,11 +42,16 @@ pub(super) async fn drive(
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        if calls.len() > MOST_IN_FLIGHT {
-            return Err(format!("the target cannot answer {rate} calls a second").into());
+        while calls.len() >= MOST_IN_FLIGHT
+            && let Some(ended) = calls.join_next().await
+        {
+            latencies.extend(ended??);
         }
         calls.spawn(one(caller.clone(), due, Arc::clone(shared)));
         due += gap;
+    }
+    if due.elapsed() > TOO_LATE {
+        return Err(format!("the target cannot answer {rate} calls a second").into());
     }
     while let Some(ended) = calls.join_next().await {
         latencies.extend(ended??);
