@@ -89,6 +89,18 @@ impl Call {
         or(&self.path, "/")
     }
 
+    /// The path with a named stage in front, where HTTP APIs have it: `/dev/pets/1`. `$default` has no name
+    /// in a URL, and a gateway may have passed the stage on with the path.
+    pub(super) fn staged_path(&self) -> Cow<'_, str> {
+        let (path, stage) = (self.path(), self.stage.as_str());
+        let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(stage));
+        if stage.is_empty() || stage == "$default" || below.is_some_and(|b| b.is_empty() || b.starts_with('/')) {
+            return Cow::Borrowed(path);
+        }
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Cow::Owned(format!("/{stage}{slash}{path}"))
+    }
+
     /// Path and query as they stood in the request line.
     pub(super) fn target(&self) -> Cow<'_, str> {
         if self.query.is_empty() {
@@ -278,6 +290,25 @@ mod tests {
             call.route = route.into();
             assert_eq!(call.route_key(), key);
             assert_eq!(call.route_path(), path);
+        }
+    }
+
+    #[test]
+    fn a_named_stage_stands_before_the_path() {
+        for (stage, path, expected, why) in [
+            ("dev", "/pets/1", "/dev/pets/1", "a name"),
+            ("dev", "/", "/dev/", "the root"),
+            ("dev", "", "/dev/", "no path is the root"),
+            ("dev", "pets", "/dev/pets", "a path without its slash"),
+            ("dev", "/devices", "/dev/devices", "a path that only begins like the stage"),
+            ("dev", "/dev/pets/1", "/dev/pets/1", "the gateway has put it there"),
+            ("dev", "/dev", "/dev", "nothing behind it"),
+            ("$default", "/pets/1", "/pets/1", "the stage without a name"),
+            ("", "/pets/1", "/pets/1", "no stage"),
+        ] {
+            let mut call = sample::bare("GET", path);
+            call.stage = stage.into();
+            assert_eq!(call.staged_path(), expected, "{why}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     Failure, Malformed, Reply,
     call::Call,
     fields::{Fields, Spelling},
-    forwarded, output_body, v2,
+    forwarded, output_body, query, v2,
 };
 
 /// The HTTP call as an event. As an HTTP API's, but: `rawPath` stays encoded, the cookie header stays,
@@ -20,7 +20,8 @@ pub(super) fn encode(call: &Call) -> Bytes {
     let door = v2::FrontDoor {
         fields,
         cookie,
-        raw_path: Cow::Borrowed(call.path()),
+        path: query::path_decode(call.path()),
+        raw_path: Some(call.path()),
         route_key: Cow::Borrowed("$default"),
         stage: "$default",
         account_id: "anonymous",

@@ -1,5 +1,7 @@
 //! HTTP APIs of API Gateway with payload format 2.0, their default.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{
@@ -10,8 +12,8 @@ use super::{
 };
 
 /// The HTTP call as an event: everything decoded but `rawQueryString`, header names in lower case,
-/// repeats joined by commas, cookies in a list of their own and no longer in the headers. What is
-/// missing has no key.
+/// repeats joined by commas, cookies in a list of their own and no longer in the headers. A named stage is
+/// part of the path, but of neither route nor parameters. What is missing has no key.
 pub(super) fn encode(call: &Call) -> Bytes {
     let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
     forwarded::add(&mut fields, call);
@@ -19,7 +21,8 @@ pub(super) fn encode(call: &Call) -> Bytes {
     let door = v2::FrontDoor {
         fields,
         cookie,
-        raw_path: query::path_decode(call.path()),
+        path: decoded_path(call),
+        raw_path: None,
         route_key: call.route_key(),
         stage: or(&call.stage, "$default"),
         account_id: call.account(),
@@ -31,6 +34,14 @@ pub(super) fn encode(call: &Call) -> Bytes {
         stage_variables: (!call.stage_variables.is_empty()).then_some(&call.stage_variables),
     };
     v2::encode(call, door)
+}
+
+/// The path with its stage, decoded; both payload formats have it in the context.
+pub(super) fn decoded_path(call: &Call) -> Cow<'_, str> {
+    match call.staged_path() {
+        Cow::Borrowed(path) => query::path_decode(path),
+        Cow::Owned(path) => Cow::Owned(query::path_decode(&path).into_owned()),
+    }
 }
 
 /// The function's output as a reply, inferred if it has no status.
@@ -65,7 +76,7 @@ mod tests {
         let expected = json!({
             "version": "2.0",
             "routeKey": "POST /capture/{item}",
-            "rawPath": "/capture/space value",
+            "rawPath": "/live/capture/space value",
             "rawQueryString": call.query,
             "cookies": ["session=abc123", "theme=dark"],
             "headers": {
@@ -93,7 +104,7 @@ mod tests {
                 "domainPrefix": "abc123",
                 "http": {
                     "method": "POST",
-                    "path": "/capture/space value",
+                    "path": "/live/capture/space value",
                     "protocol": "HTTP/1.1",
                     "sourceIp": "192.0.2.7",
                     "userAgent": "probe/1.0",
@@ -122,6 +133,20 @@ mod tests {
         assert_eq!(event["requestContext"]["stage"], "$default");
         assert_eq!(event["rawQueryString"], "");
         assert_eq!(event["isBase64Encoded"], false);
+    }
+
+    #[test]
+    fn only_a_named_stage_is_in_the_path() {
+        for (stage, path) in [("$default", "/pets/1"), ("", "/pets/1"), ("dev", "/dev/pets/1")] {
+            let mut call = sample::bare("GET", "/pets/1");
+            call.route = "GET /pets/{id}".into();
+            call.stage = stage.into();
+            call.path_parameters = [("id".to_owned(), "1".to_owned())].into();
+            let event = value(&encode(&call));
+            assert_eq!((&event["rawPath"], &event["requestContext"]["http"]["path"]), (&json!(path), &json!(path)));
+            assert_eq!(event["routeKey"], "GET /pets/{id}", "{stage}");
+            assert_eq!(event["pathParameters"], json!({"id": "1"}), "{stage}");
+        }
     }
 
     #[test]

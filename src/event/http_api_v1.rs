@@ -10,14 +10,14 @@ use super::{
     fields::{Fields, Spelling},
     forwarded,
     head::{Head, Merge, Nulls},
-    output_body, query, v1,
+    http_api, output_body, query, v1,
 };
 
 /// Both the stage that needs no name and the route that takes every call.
 const DEFAULT: &str = "$default";
 
 /// The HTTP call as an event. As a REST API's, but: the version is `1.0`, path parameters and the
-/// context's path are decoded, `Content-Length` stays, and what is not text by its type is base64.
+/// context's path are decoded, a named stage is part of both paths, `Content-Length` stays, and what is not text by its type is base64.
 pub(super) fn encode(call: &Call) -> Bytes {
     let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
     forwarded::add(&mut fields, call);
@@ -29,7 +29,8 @@ pub(super) fn encode(call: &Call) -> Bytes {
         resource: or(call.route_path(), DEFAULT),
         resource_id: Some(&route_key),
         stage: or(&call.stage, DEFAULT),
-        context_path: query::path_decode(call.path()),
+        path: call.staged_path(),
+        context_path: http_api::decoded_path(call),
         path_parameters: call
             .path_parameters
             .iter()
@@ -82,6 +83,17 @@ mod tests {
         assert_eq!(event["requestContext"]["identity"].get("cognitoAmr"), Some(&json!(null)));
         assert_eq!(event["stageVariables"], json!(null));
         assert!(event.get("cookies").is_none());
+    }
+
+    #[test]
+    fn a_named_stage_is_in_both_paths() {
+        let event = value(&encode(&sample::captured()));
+        assert_eq!(event["path"], "/live/capture/space%20value");
+        assert_eq!(event["requestContext"]["path"], "/live/capture/space value");
+        assert_eq!(event["requestContext"]["stage"], "live");
+        assert_eq!(event["resource"], "/capture/{item}");
+        assert_eq!(event["requestContext"]["resourcePath"], "/capture/{item}");
+        assert_eq!(event["pathParameters"], json!({"item": "space value"}));
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) fn encode(call: &Call) -> Bytes {
         resource: or(call.route_path(), call.path()),
         resource_id: None,
         stage,
+        path: Cow::Borrowed(call.path()),
         context_path: Cow::Owned(format!("/{stage}{}", call.path())),
         path_parameters: call
             .path_parameters

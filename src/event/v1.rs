@@ -28,6 +28,8 @@ pub(super) struct Api<'a> {
     pub(super) resource: &'a str,
     pub(super) resource_id: Option<&'a str>,
     pub(super) stage: &'a str,
+    /// The path, still encoded.
+    pub(super) path: Cow<'a, str>,
     /// The path in the request context.
     pub(super) context_path: Cow<'a, str>,
     pub(super) path_parameters: BTreeMap<&'a str, Cow<'a, str>>,
@@ -115,7 +117,7 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
     let event = Event {
         version: api.version,
         resource: api.resource,
-        path: call.path(),
+        path: &api.path,
         http_method: &call.method,
         headers: (!headers.is_empty()).then_some(Last(&headers)),
         multi_value_headers: (!headers.is_empty()).then_some(All(&headers)),

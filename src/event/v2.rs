@@ -26,7 +26,10 @@ use super::{
 pub(super) struct FrontDoor<'a> {
     pub(super) fields: Fields<'a>,
     pub(super) cookie: Option<Cow<'a, str>>,
-    pub(super) raw_path: Cow<'a, str>,
+    /// The path, decoded.
+    pub(super) path: Cow<'a, str>,
+    /// `rawPath` where it is not the decoded one.
+    pub(super) raw_path: Option<&'a str>,
     pub(super) route_key: Cow<'a, str>,
     pub(super) stage: &'a str,
     pub(super) account_id: &'a str,
@@ -113,7 +116,7 @@ pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
     let event = Event {
         version: "2.0",
         route_key: &door.route_key,
-        raw_path: &door.raw_path,
+        raw_path: door.raw_path.unwrap_or(&door.path),
         raw_query_string: &call.query,
         cookies: door
             .cookie
@@ -132,7 +135,7 @@ pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
             domain_prefix: call.domain_prefix(),
             http: Http {
                 method: &call.method,
-                path: &query::path_decode(call.path()),
+                path: &door.path,
                 protocol: call.protocol(),
                 source_ip: &call.source_ip,
                 user_agent: &user_agent,
