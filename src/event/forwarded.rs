@@ -3,6 +3,8 @@
 //! REST APIs, HTTP APIs, function URLs and ALB all add the same four; ALB's
 //! are described under "HTTP headers and Application Load Balancers".
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::{call::Call, fields::Fields, moment::Moment};
 
 /// Adds `X-Forwarded-For`, `-Port` and `-Proto`, and `X-Amzn-Trace-Id` if the caller sent none.
@@ -13,7 +15,7 @@ pub(super) fn add<'a>(fields: &mut Fields<'a>, call: &'a Call) {
     if !call.source_ip.is_empty() {
         let claimed = fields.all("x-forwarded-for").collect::<Vec<_>>().join(", ");
         let last = claimed.rsplit(',').next().unwrap_or_default().trim();
-        let chain = if last == call.source_ip {
+        let chain = if is_of(last, &call.source_ip) {
             claimed
         } else if claimed.is_empty() {
             call.source_ip.clone()
@@ -33,6 +35,14 @@ pub(super) fn add<'a>(fields: &mut Fields<'a>, call: &'a Call) {
     if fields.get("x-amzn-trace-id").is_none() {
         fields.set("X-Amzn-Trace-Id", trace_id(call));
     }
+}
+
+/// Whether an entry of `X-Forwarded-For` is this address: perhaps with a port behind it, perhaps spelled otherwise.
+fn is_of(entry: &str, ip: &str) -> bool {
+    let address = |text: &str| {
+        text.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    };
+    entry == ip || address(entry).is_some_and(|entry| Some(entry) == address(ip))
 }
 
 /// A trace id in X-Ray's form, made from the time and the id of the call: the same call gives the
@@ -118,6 +128,24 @@ mod tests {
                 assert_eq!(fields.get(name), expected, "{why}: {name}");
                 assert_eq!(fields.all(name).count(), 1, "{why}: {name}");
             }
+        }
+    }
+
+    #[test]
+    fn an_address_is_appended_once_however_it_is_spelled() {
+        for (claimed, ip, expected) in [
+            ("10.0.0.1, 192.0.2.7:4711", "192.0.2.7", "10.0.0.1, 192.0.2.7:4711"),
+            ("[2001:db8::1]:443", "2001:db8::1", "[2001:db8::1]:443"),
+            ("2001:DB8:0::1", "2001:db8::1", "2001:DB8:0::1"),
+            ("192.0.2.7, 10.0.0.1", "192.0.2.7", "192.0.2.7, 10.0.0.1, 192.0.2.7"),
+            ("unknown", "192.0.2.7", "unknown, 192.0.2.7"),
+        ] {
+            let mut call = sample::bare("GET", "/");
+            call.source_ip = ip.into();
+            call.headers.push(("X-Forwarded-For".into(), claimed.into()));
+            let mut fields = Fields::of(&call, Spelling::Lower);
+            add(&mut fields, &call);
+            assert_eq!(fields.get("x-forwarded-for"), Some(expected));
         }
     }
 

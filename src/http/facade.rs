@@ -1,7 +1,11 @@
 //! The façade for gateways without a gRPC client: `ANY /v1/policies/{policy}/http/{path…}` passes the HTTP call to the
 //! policy's function, and its HTTP answer back. This is what `proxy_pass` wants.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use axum::{
     Router,
@@ -85,7 +89,6 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
     let path = path.splitn(6, '/').nth(5).map_or_else(String::new, |below| format!("/{below}"));
     let headers = &head.headers;
     let peer = head.extensions.get::<Peer>();
-    let forwarded = text(headers, "x-forwarded-for").and_then(|list| list.split(',').next()).map(str::trim);
     let host = head.uri.authority().map(|authority| authority.as_str()).or_else(|| text(headers, "host"));
     let scheme =
         text(headers, "x-forwarded-proto").or_else(|| peer.map(|peer| if peer.tls { "https" } else { "http" }));
@@ -99,7 +102,7 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect(),
         body,
-        source_ip: forwarded.map_or_else(|| peer.map(|peer| peer.ip.to_string()).unwrap_or_default(), str::to_owned),
+        source_ip: source_ip(headers).or_else(|| peer.map(|peer| peer.ip.to_string())).unwrap_or_default(),
         scheme: scheme.unwrap_or("http").to_owned(),
         authority: host.unwrap_or_default().to_owned(),
         protocol: format!("{:?}", head.version),
@@ -113,6 +116,17 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         api_id: String::new(),
         received: SystemTime::now(),
     })
+}
+
+/// Whom the gateway saw: what it appended to `X-Forwarded-For`, which is the last entry of the last line. All before
+/// it came with the call, and AWS does not believe it either: `sourceIp` is the address of the connection.
+fn source_ip(headers: &HeaderMap) -> Option<String> {
+    let list = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    let entry = list.rsplit(',').next().unwrap_or(list).trim();
+    match entry.parse::<SocketAddr>() {
+        Ok(address) => Some(address.ip().to_string()),
+        Err(_) => entry.parse::<IpAddr>().is_ok().then(|| entry.to_owned()),
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

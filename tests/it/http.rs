@@ -89,11 +89,32 @@ async fn the_event_is_made_of_the_call_behind_the_policys_path() {
         assert_eq!(event["headers"].get("x-hop"), None, "what `connection` names ends at the gateway");
         assert_eq!(event["cookies"], json!(["a=1", "b=2"]));
         assert_eq!(event["requestContext"]["requestId"], "r-1");
-        assert_eq!(event["requestContext"]["http"]["sourceIp"], "203.0.113.7");
+        assert_eq!(event["requestContext"]["http"]["sourceIp"], "10.0.0.1");
+        assert_eq!(event["headers"]["x-forwarded-for"], "203.0.113.7, 10.0.0.1", "nothing is appended twice");
         assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(r#"{"n":1}"#), &json!(false)));
     }
     for path in ["/v1/policies/url/http", "/v1/policies/url/http/"] {
         assert_eq!(send(&service, Method::GET, path, &[], "").await.json()["rawPath"], "/", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_source_is_whom_the_gateway_saw_and_not_what_the_client_claims() {
+    let lambda = lambda().await;
+    let service = Service::start(&lambda, "  url: {function: echo, event: function-url}\n").await;
+    for (lines, source, chain, why) in [
+        (&["203.0.113.7"][..], "203.0.113.7", "203.0.113.7", "the gateway says whom it saw"),
+        (&["1.2.3.4, 203.0.113.7"], "203.0.113.7", "1.2.3.4, 203.0.113.7", "the client claimed another"),
+        (&["1.2.3.4", "203.0.113.7"], "203.0.113.7", "1.2.3.4, 203.0.113.7", "in a line of its own"),
+        (&["203.0.113.7:4711"], "203.0.113.7", "203.0.113.7:4711", "a port is none of the address"),
+        (&["2001:db8::1"], "2001:db8::1", "2001:db8::1", "IPv6"),
+        (&["unknown"], "127.0.0.1", "unknown, 127.0.0.1", "no address: the connection's"),
+        (&[], "127.0.0.1", "127.0.0.1", "nothing said: the connection's"),
+    ] {
+        let headers: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+        let event = send(&service, Method::GET, "/v1/policies/url/http/", &headers, "").await.json();
+        assert_eq!(event["requestContext"]["http"]["sourceIp"], source, "{why}");
+        assert_eq!(event["headers"]["x-forwarded-for"], chain, "{why}");
     }
 }
 
