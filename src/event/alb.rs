@@ -12,7 +12,7 @@ use super::{
     Failure, Front, Malformed, Reply,
     body::{Body, is_text},
     call::{Call, or},
-    envelope::{Envelope, Output},
+    envelope::{Envelope, Output, is_null},
     fields::{Fields, Spelling},
     forwarded,
     head::{Head, Merge, Nulls},
@@ -114,8 +114,8 @@ fn partition(region: &str) -> &'static str {
     PREFIXES.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }
 
-/// The function's output as a reply. Only the header map of the mode counts; a map that is null is
-/// refused. Without a content type it is `application/octet-stream`.
+/// The function's output as a reply. Only the header map of the mode counts, which may be missing but not
+/// null; the other may be anything, as what libraries in Go fill it with is null. Without a content type it is `application/octet-stream`.
 pub(super) fn decode(output: &Bytes, mode: Mode) -> Result<Reply, Malformed> {
     let envelope = Output::read(output)?.object()?;
     let body = output_body::text(output, &envelope)?;
@@ -123,15 +123,17 @@ pub(super) fn decode(output: &Bytes, mode: Mode) -> Result<Reply, Malformed> {
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>, mode: Mode) -> Result<Head, Malformed> {
-    for (map, field) in [(envelope.headers, "headers"), (envelope.multi_value_headers, "multiValueHeaders")] {
-        if map.is_some_and(|map| map.get() == "null") {
-            return Err(Malformed::HeadersType(field));
-        }
+    let (map, field) = match mode {
+        Mode::Single => (envelope.headers, "headers"),
+        Mode::Multi => (envelope.multi_value_headers, "multiValueHeaders"),
+    };
+    if is_null(map) {
+        return Err(Malformed::HeadersType(field));
     }
     let mut merge = Merge::new(Nulls::Refused);
     match mode {
-        Mode::Single => merge.single_values(envelope.headers)?,
-        Mode::Multi => merge.multi_values(envelope.multi_value_headers)?,
+        Mode::Single => merge.single_values(map)?,
+        Mode::Multi => merge.multi_values(map)?,
     }
     merge.into_head(status)
 }
@@ -268,6 +270,11 @@ mod tests {
             b"x",
             "multi values only",
         );
+        let go = r#"{"statusCode":200,"statusDescription":"200 OK","headers":{"a":"1"},"multiValueHeaders":null,"body":"hi","isBase64Encoded":false}"#;
+        decoded(single, go, 200, &[("a", "1"), octets, ("content-length", "2")], b"hi", "as libraries in Go answer");
+        let go =
+            r#"{"statusCode":200,"statusDescription":null,"headers":null,"multiValueHeaders":{"a":["1"]},"body":"hi"}"#;
+        decoded(multi, go, 200, &[("a", "1"), octets, ("content-length", "2")], b"hi", "and with multi values");
     }
 
     #[test]
@@ -277,16 +284,14 @@ mod tests {
             (r#"{"body":"x"}"#, Malformed::StatusMissing, "no status"),
             (r#"{"statusCode":200,"headers":null}"#, Malformed::HeadersType("headers"), "null is no map"),
             (r#"{"statusCode":200,"headers":{"a":null}}"#, Malformed::HeadersType("headers"), "null is no value"),
-            (
-                r#"{"statusCode":200,"multiValueHeaders":null}"#,
-                Malformed::HeadersType("multiValueHeaders"),
-                "nor there",
-            ),
             (r#"{"statusCode":200,"isBase64Encoded":true,"body":"YWJj\r\n"}"#, Malformed::Base64, "base64 of a mail"),
             (r#"{"errorMessage":"x"}"#, Malformed::StatusMissing, "an error"),
         ] {
             malformed(single, output, expected, why);
         }
+        let nulls = r#"{"statusCode":200,"headers":{"a":"1"},"multiValueHeaders":null}"#;
+        let multi = |output: &Bytes| decode(output, Mode::Multi);
+        malformed(multi, nulls, Malformed::HeadersType("multiValueHeaders"), "null is no map of lists");
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl Envelope<'_> {
     }
 }
 
+/// Whether the value is there and null.
+pub(super) fn is_null(json: Option<&RawValue>) -> bool {
+    json.is_some_and(|json| json.get() == "null")
+}
+
 /// A JSON string's text: a slice of it if it has no escapes. `None` if it is no string, or none that
 /// UTF-8 can hold (half of a surrogate pair).
 pub(super) fn text(json: &RawValue) -> Option<Cow<'_, str>> {
