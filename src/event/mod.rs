@@ -13,7 +13,7 @@
 //! | header names | as sent | lower case | lower case | lower case |
 //! | cookies | in the header | in a list | in both | in the header |
 //! | what is missing | `null` | has no key | has no key | is empty |
-//! | an output without a status | 502 | is the body | is the body | 502 |
+//! | an output without a status | 200 | is the body | is the body | 502 |
 //!
 //! The shared pieces are rooms too: `fields` and `forwarded` (the caller's headers), `multimap` and `query`
 //! (names with several values), `body` (text or base64), `v1` and `v2` (payload formats), and on the way back

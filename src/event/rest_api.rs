@@ -47,15 +47,20 @@ pub(super) fn encode(call: &Call) -> Bytes {
     v1::encode(call, api)
 }
 
-/// The function's output as a reply: an object with a status, no other key than the five documented
-/// ones (anything else was seen to be refused), `multiValueHeaders` before `headers`.
+/// The function's output as a reply: an object that has no other key than the five documented ones
+/// (anything else was seen to be refused), `multiValueHeaders` before `headers`. None of the five is
+/// required: the documentation asks for a status, but what AWS does without one is 200.
 pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     let envelope = Output::read(output)?.object()?;
     if envelope.unknown || envelope.cookies.is_some() {
         return Err(Malformed::UnknownField);
     }
     let body = output_body::text(output, &envelope)?;
-    Ok(head(envelope.status()?, &envelope)?.reply(body, "application/json"))
+    let status = match envelope.status {
+        None => 200,
+        Some(_) => envelope.status()?,
+    };
+    Ok(head(status, &envelope)?.reply(body, "application/json"))
 }
 
 /// Cookies come from a streamed response's prelude only.
@@ -245,6 +250,14 @@ mod tests {
                 b"\xff\xfe",
                 "base64 and null maps",
             ),
+            (
+                r#"{"headers":{"test-header":"value"}}"#,
+                200,
+                &[("test-header", "value"), ("content-type", "application/json"), ("content-length", "0")],
+                b"",
+                "without a status it is 200",
+            ),
+            ("{}", 200, &[("content-type", "application/json"), ("content-length", "0")], b"", "nothing is 200 too"),
             (r#"{"statusCode":204,"body":"ignored"}"#, 204, &[], b"", "204 has no body"),
             (
                 r#"{"statusCode":200,"headers":{"Content-Length":"99","Connection":"x-hop","X-Hop":"1","Transfer-Encoding":"chunked","Keep-Alive":"1"},"body":"é\n"}"#,
@@ -266,7 +279,6 @@ mod tests {
             (r#""justAString""#, Malformed::NotObject, "a string"),
             ("null", Malformed::NotObject, "null"),
             ("[1]", Malformed::NotObject, "a list"),
-            ("{}", Malformed::StatusMissing, "no status"),
             (r#"{"statusCode":0}"#, Malformed::StatusInvalid, "status 0"),
             (r#"{"statusCode":null}"#, Malformed::StatusInvalid, "status null"),
             (r#"{"statusCode":"test"}"#, Malformed::StatusInvalid, "a word"),
@@ -275,6 +287,7 @@ mod tests {
             (r#"{"statusCode":200.5}"#, Malformed::StatusInvalid, "a fraction"),
             (r#"{"statusCode":-200}"#, Malformed::StatusInvalid, "negative"),
             (r#"{"statusCode":200,"wrongValue":"value"}"#, Malformed::UnknownField, "a key that is not documented"),
+            (r#"{"errorMessage":"x","errorType":"X"}"#, Malformed::UnknownField, "an error without a status"),
             (r#"{"statusCode":200,"body":{"a":1}}"#, Malformed::BodyType, "a body that is not text"),
             (r#"{"statusCode":200,"headers":[]}"#, Malformed::HeadersType("headers"), "headers in a list"),
             (r#"{"statusCode":200,"headers":{"a":["b"]}}"#, Malformed::HeadersType("headers"), "a list as a value"),
