@@ -34,6 +34,8 @@ pub(super) struct Envelope<'a> {
     pub(super) cookies: Option<&'a RawValue>,
     pub(super) body: Option<&'a RawValue>,
     pub(super) is_base64_encoded: Option<&'a RawValue>,
+    /// Whether there is `errorMessage`, as in what Lambda says when a function fails.
+    pub(super) error_message: bool,
     /// Whether there are other keys.
     pub(super) unknown: bool,
 }
@@ -183,6 +185,7 @@ impl<'de> Visitor<'de> for Reader {
                 "is_base64_encoded" if self.snake_case => &mut envelope.is_base64_encoded,
                 _ => {
                     envelope.unknown = true;
+                    envelope.error_message |= key == "errorMessage";
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }

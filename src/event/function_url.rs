@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Failure, Malformed, Reply,
     call::Call,
+    envelope::{Output, share},
     fields::{Fields, Spelling},
     forwarded, output_body, query, v2,
 };
@@ -31,14 +32,18 @@ pub(super) fn encode(call: &Call) -> Bytes {
     v2::encode(call, door)
 }
 
-/// The function's output as a reply, inferred if it has no status. The type is JSON unless the function
-/// says otherwise, and a body that is not text is sent as its JSON (the first was captured, the second is
-/// what emulators that are tested against AWS do).
+/// The function's output as a reply. Without a status the whole output is the body, a string without its
+/// quotes. The type is JSON unless the function says otherwise, and a body that is not text is sent as its
+/// JSON (the first was captured, the second is what emulators that are tested against AWS do).
 pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
-    v2::decode(output, |output, envelope| {
-        let body = output_body::text_or_json(output, envelope)?;
-        Ok(v2::head(envelope.status()?, envelope)?.reply(body, "application/json"))
-    })
+    match v2::read(output) {
+        Some(Output::Object(envelope)) if envelope.status.is_some() => {
+            let body = output_body::text_or_json(output, &envelope)?;
+            Ok(v2::head(envelope.status()?, &envelope)?.reply(body, "application/json"))
+        }
+        Some(Output::Text(text)) => Ok(v2::inferred(share(output, text))),
+        Some(Output::Object(_) | Output::Other) | None => Ok(v2::inferred(output.clone())),
+    }
 }
 
 /// What a function URL answers itself. No capture confirms these bodies yet; the one that there is shows a

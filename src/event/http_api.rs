@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Failure, Malformed, Reply,
     call::{Call, or},
+    envelope::{Output, share},
     fields::{Fields, Spelling},
     forwarded, output_body, query, v2,
 };
@@ -44,12 +45,20 @@ pub(super) fn decoded_path(call: &Call) -> Cow<'_, str> {
     }
 }
 
-/// The function's output as a reply, inferred if it has no status.
+/// The function's output as a reply. With a status it is explicit; without one the whole output is the body,
+/// as JSON, a JSON string without its quotes, and what is not JSON as it is. An object with `errorMessage` in
+/// the place of a status AWS takes for a failure, even if the function returned it of its own accord.
 pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
-    v2::decode(output, |output, envelope| {
-        let body = output_body::text(output, envelope)?;
-        Ok(v2::head(envelope.status()?, envelope)?.reply(body, "text/plain"))
-    })
+    let body = match v2::read(output) {
+        Some(Output::Object(envelope)) if envelope.status.is_some() => {
+            let body = output_body::text(output, &envelope)?;
+            return Ok(v2::head(envelope.status()?, &envelope)?.reply(body, "text/plain"));
+        }
+        Some(Output::Object(envelope)) if envelope.error_message => return Err(Malformed::ErrorReturned),
+        Some(Output::Text(text)) => share(output, text),
+        Some(Output::Object(_) | Output::Other) | None => output.clone(),
+    };
+    Ok(v2::inferred(body))
 }
 
 /// What an HTTP API answers itself, whatever the payload format. If Lambda refuses it is 500 as well;
@@ -206,6 +215,13 @@ mod tests {
                 b"hi",
                 "format 2.0 has no multi-value headers; other keys are ignored",
             ),
+            (
+                r#"{"statusCode":409,"errorMessage":"x"}"#,
+                409,
+                &[("content-type", "text/plain"), ("content-length", "0")],
+                b"",
+                "a response may have that key",
+            ),
             (r#"{"statusCode":304,"headers":{"ETag":"x"}}"#, 304, &[("ETag", "x")], b"", "304 has no body"),
             (
                 r#"{"statusCode":500,"statusCode":200}"#,
@@ -227,6 +243,8 @@ mod tests {
             (r#"["hello",3,true]"#, r#"["hello",3,true]"#, "a list"),
             (r#""he\"llo""#, "he\"llo", "a string loses its quotes"),
             ("3.1", "3.1", "a number"),
+            (r#""errorMessage""#, "errorMessage", "a string is no error"),
+            (r#"{"error":{"errorMessage":"x"}}"#, r#"{"error":{"errorMessage":"x"}}"#, "nor is what stands deeper"),
             ("null", "null", "null"),
             ("", "", "nothing"),
             ("<p>hi</p>", "<p>hi</p>", "what is not JSON passes"),
@@ -245,6 +263,12 @@ mod tests {
             (r#"{"statusCode":null,"body":"x"}"#, Malformed::StatusInvalid, "null is no status"),
             (r#"{"statusCode":true}"#, Malformed::StatusInvalid, "a bool"),
             (r#"{"statusCode":200,"body":{}}"#, Malformed::BodyType, "a body that is not text"),
+            (
+                r#"{"errorMessage":"x","errorType":"X"}"#,
+                Malformed::ErrorReturned,
+                "an error in the place of a response",
+            ),
+            (r#"{"errorMessage":"x"}"#, Malformed::ErrorReturned, "an error without a type"),
             (r#"{"statusCode":200,"cookies":"a=1"}"#, Malformed::CookiesType, "cookies that are no list"),
             (r#"{"statusCode":200,"cookies":["a\nb"]}"#, Malformed::HeaderValue, "a split cookie"),
         ] {

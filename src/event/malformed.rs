@@ -14,6 +14,8 @@ pub enum Malformed {
     NotObject,
     /// A key that the front door refuses.
     UnknownField,
+    /// There is an error in the place of a response.
+    ErrorReturned,
     /// There is no status.
     StatusMissing,
     /// The status is no whole number from 200 to 599.
@@ -43,6 +45,7 @@ impl fmt::Display for Malformed {
             Self::UnknownField => f.write_str(
                 "the output has a key other than statusCode, headers, multiValueHeaders, body and isBase64Encoded",
             ),
+            Self::ErrorReturned => f.write_str("the output has errorMessage but no statusCode"),
             Self::StatusMissing => f.write_str("statusCode is missing"),
             Self::StatusInvalid => f.write_str("statusCode is no whole number from 200 to 599"),
             Self::HeadersType(field @ "multiValueHeaders") => write!(f, "{field} is no object of lists of strings"),

@@ -13,7 +13,7 @@ use super::{
     Malformed, Reply,
     body::{Body, is_text},
     call::Call,
-    envelope::{Envelope, Output, share},
+    envelope::{Envelope, Output},
     fields::Fields,
     head::{Head, Merge, Nulls},
     json,
@@ -154,25 +154,16 @@ pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
     json::write(call, body, &event)
 }
 
-/// An output as a reply: with a status it is explicit and `explicit` reads it; without one the whole
-/// output is the body, as JSON, a JSON string without its quotes. What is not JSON passes as it is.
-pub(super) fn decode(
-    output: &Bytes,
-    explicit: impl FnOnce(&Bytes, &Envelope<'_>) -> Result<Reply, Malformed>,
-) -> Result<Reply, Malformed> {
-    // Only an object can be a response and only a string has quotes to lose: nothing else need be read.
+/// An output that may be more than a body: only an object can be a response, and only a string has quotes to
+/// lose, so nothing else is read. What is not JSON is none either.
+pub(super) fn read(output: &Bytes) -> Option<Output<'_>> {
     let first = output.iter().find(|byte| !byte.is_ascii_whitespace());
-    if !matches!(first, Some(b'{' | b'"')) {
-        return Ok(Head::new(200).reply(output.clone(), "application/json"));
-    }
-    let body = match Output::read(output) {
-        Ok(Output::Object(envelope)) if envelope.status.is_some() => {
-            return explicit(output, &envelope);
-        }
-        Ok(Output::Text(text)) => share(output, text),
-        Ok(Output::Object(_) | Output::Other) | Err(_) => output.clone(),
-    };
-    Ok(Head::new(200).reply(body, "application/json"))
+    matches!(first, Some(b'{' | b'"')).then(|| Output::read(output).ok()).flatten()
+}
+
+/// The reply to an output without a status.
+pub(super) fn inferred(body: Bytes) -> Reply {
+    Head::new(200).reply(body, "application/json")
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
