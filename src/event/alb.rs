@@ -1,7 +1,10 @@
 //! Application Load Balancers with a Lambda function as target, with and without multi-value headers.
 //!
-//! Source: "Use Lambda functions as targets of an Application Load Balancer" (ELB user guide), captures,
-//! and reports of what it refuses.
+//! Source: "Use Lambda functions as targets of an Application Load Balancer" and "Troubleshoot your Application
+//! Load Balancers" (ELB user guide), captures, and reports of what it refuses.
+//!
+//! Its limits of 1 MB for a request's body and for a function's output hold here as well, although Lambda takes
+//! six times as much: a function behind a load balancer has never seen more, and its clients know the 502.
 
 use std::borrow::Cow;
 
@@ -9,17 +12,20 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Failure, Front, Malformed, Reply,
+    Failure, Front, Malformed, Reply, Unencodable,
     body::{Body, is_text},
     call::{Call, or},
     envelope::{Envelope, Output, is_null},
     fields::{Fields, Spelling},
     forwarded,
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     json,
     multimap::{All, Last},
     output_body, query,
 };
+
+/// The most that a request's body and a function's output may have, in bytes.
+pub(super) const MOST: usize = 1 << 20;
 
 /// Whether the target group has multi-value headers enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +67,10 @@ struct Elb<'e> {
 
 /// The HTTP call as an event: nothing is decoded, header names are in lower case, maps may be empty and
 /// so may the body. A body with a content encoding is base64 whatever its type.
-pub(super) fn encode(call: &Call, front: Front<'_>, mode: Mode) -> Bytes {
+pub(super) fn encode(call: &Call, front: Front<'_>, mode: Mode) -> Result<Bytes, Unencodable> {
+    if call.body.len() > MOST {
+        return Err(Unencodable::TooLarge { most: MOST });
+    }
     let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
     forwarded::add(&mut fields, call);
     let text = fields.get("content-encoding").is_none() && is_text(fields.get("content-type"));
@@ -80,7 +89,7 @@ pub(super) fn encode(call: &Call, front: Front<'_>, mode: Mode) -> Bytes {
         body,
         is_base64_encoded: body.is_base64(),
     };
-    json::write(call, Some(body), &event)
+    Ok(json::write(call, Some(body), &event))
 }
 
 /// The target group that the front names, or one made from region, account and API: the same for every
@@ -115,10 +124,14 @@ fn partition(region: &str) -> &'static str {
 }
 
 /// The function's output as a reply. Only the header map of the mode counts, which may be missing but not
-/// null; the other may be anything, as what libraries in Go fill it with is null. Without a content type it is `application/octet-stream`.
+/// null; the other may be anything, as what libraries in Go fill it with is null. Values are text, numbers and
+/// bools are not, and a body may be missing but not null. Without a content type it is `application/octet-stream`.
 pub(super) fn decode(output: &Bytes, mode: Mode) -> Result<Reply, Malformed> {
+    if output.len() > MOST {
+        return Err(Malformed::TooLarge);
+    }
     let envelope = Output::read(output)?.object()?;
-    let body = output_body::text(output, &envelope)?;
+    let body = output_body::text_not_null(output, &envelope)?;
     Ok(head(envelope.status()?, &envelope, mode)?.reply(body, "application/octet-stream"))
 }
 
@@ -130,7 +143,7 @@ pub(super) fn head(status: u16, envelope: &Envelope<'_>, mode: Mode) -> Result<H
     if is_null(map) {
         return Err(Malformed::HeadersType(field));
     }
-    let mut merge = Merge::new(Nulls::Refused);
+    let mut merge = Merge::new(Values::Text);
     match mode {
         Mode::Single => merge.single_values(map)?,
         Mode::Multi => merge.multi_values(map)?,
@@ -166,6 +179,10 @@ mod tests {
         ),
     };
 
+    fn encoded(call: &Call, front: Front<'_>, mode: Mode) -> Bytes {
+        encode(call, front, mode).unwrap()
+    }
+
     #[test]
     fn the_captured_request() {
         let mut call = sample::captured();
@@ -196,9 +213,9 @@ mod tests {
             "body": "{\"a\": \"ä\"}",
             "isBase64Encoded": false,
         });
-        assert_eq!(value(&encode(&call, FRONT, Mode::Single)), expected);
+        assert_eq!(value(&encoded(&call, FRONT, Mode::Single)), expected);
 
-        let event = value(&encode(&call, FRONT, Mode::Multi));
+        let event = value(&encoded(&call, FRONT, Mode::Multi));
         assert_eq!(event["multiValueHeaders"]["x-probe"], json!(["first", "second"]));
         assert_eq!(event["multiValueHeaders"]["x-forwarded-proto"], json!(["http"]));
         assert_eq!(event["multiValueQueryStringParameters"]["repeat"], json!(["one", "two"]));
@@ -208,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_empty() {
-        let event = value(&encode(&sample::bare("GET", "/"), FRONT, Mode::Single));
+        let event = value(&encoded(&sample::bare("GET", "/"), FRONT, Mode::Single));
         assert_eq!(event["queryStringParameters"], json!({}));
         assert_eq!(event["body"], "");
         assert_eq!(event["isBase64Encoded"], false);
@@ -216,7 +233,7 @@ mod tests {
 
     #[test]
     fn bodies_are_text_by_type_and_encoding() {
-        for (headers, encoded, why) in [
+        for (headers, is_base64, why) in [
             (&[("content-type", "application/json")][..], false, "JSON"),
             (&[("content-type", "application/json"), ("content-encoding", "gzip")], true, "an encoding"),
             (&[("content-type", "image/png")], true, "no text"),
@@ -225,9 +242,9 @@ mod tests {
             let mut call = sample::bare("POST", "/");
             call.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
             call.body = Bytes::from_static(b"{}");
-            let event = value(&encode(&call, FRONT, Mode::Single));
-            assert_eq!(event["isBase64Encoded"], encoded, "{why}");
-            assert_eq!(event["body"], if encoded { "e30=" } else { "{}" }, "{why}");
+            let event = value(&encoded(&call, FRONT, Mode::Single));
+            assert_eq!(event["isBase64Encoded"], is_base64, "{why}");
+            assert_eq!(event["body"], if is_base64 { "e30=" } else { "{}" }, "{why}");
         }
     }
 
@@ -284,6 +301,9 @@ mod tests {
             (r#"{"body":"x"}"#, Malformed::StatusMissing, "no status"),
             (r#"{"statusCode":200,"headers":null}"#, Malformed::HeadersType("headers"), "null is no map"),
             (r#"{"statusCode":200,"headers":{"a":null}}"#, Malformed::HeadersType("headers"), "null is no value"),
+            (r#"{"statusCode":200,"headers":{"a":true}}"#, Malformed::HeadersType("headers"), "nor is a bool"),
+            (r#"{"statusCode":200,"headers":{"a":12}}"#, Malformed::HeadersType("headers"), "nor a number"),
+            (r#"{"statusCode":200,"body":null}"#, Malformed::BodyType, "a body that is null"),
             (r#"{"statusCode":200,"isBase64Encoded":true,"body":"YWJj\r\n"}"#, Malformed::Base64, "base64 of a mail"),
             (r#"{"errorMessage":"x"}"#, Malformed::StatusMissing, "an error"),
         ] {
@@ -292,6 +312,23 @@ mod tests {
         let nulls = r#"{"statusCode":200,"headers":{"a":"1"},"multiValueHeaders":null}"#;
         let multi = |output: &Bytes| decode(output, Mode::Multi);
         malformed(multi, nulls, Malformed::HeadersType("multiValueHeaders"), "null is no map of lists");
+    }
+
+    #[test]
+    fn a_megabyte_goes_each_way_and_no_more() {
+        let output = |size: usize| {
+            let frame = r#"{"statusCode":200,"body":""}"#.len();
+            Bytes::from(format!(r#"{{"statusCode":200,"body":"{}"}}"#, "a".repeat(size - frame)))
+        };
+        assert!(decode(&output(MOST), Mode::Single).is_ok());
+        assert_eq!(decode(&output(MOST + 1), Mode::Single), Err(Malformed::TooLarge));
+
+        let mut call = sample::bare("POST", "/");
+        call.body = vec![0xff; MOST].into();
+        let event = value(&encoded(&call, FRONT, Mode::Multi));
+        assert_eq!(event["body"].as_str().map(str::len), Some(MOST.div_ceil(3) * 4), "base64 does not count");
+        call.body = vec![0xff; MOST + 1].into();
+        assert_eq!(encode(&call, FRONT, Mode::Multi), Err(Unencodable::TooLarge { most: MOST }));
     }
 
     #[test]

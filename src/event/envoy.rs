@@ -14,7 +14,7 @@ use super::{
     call::Call,
     envelope::{Envelope, Output},
     fields::{Fields, Spelling},
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     json,
     multimap::{First, Joined},
     output_body, query,
@@ -72,7 +72,7 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Nulls::Refused);
+    let mut merge = Merge::new(Values::Scalar);
     merge.single_values(envelope.headers)?;
     merge.without_pseudo_headers();
     merge.cookies(envelope.cookies)?;

@@ -40,12 +40,20 @@ pub enum Format {
 pub enum Unencodable {
     /// Without an envelope the body is the event, and Lambda takes JSON only.
     NotJson,
+    /// The front door takes no such body, although Lambda may.
+    TooLarge {
+        /// The most bytes that it takes.
+        most: usize,
+    },
 }
 
 impl fmt::Display for Unencodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson => f.write_str("the body is not JSON, which it must be in the format `raw`"),
+            Self::TooLarge { most } => {
+                write!(f, "the body has more than {most} bytes, as many as a load balancer takes")
+            }
         }
     }
 }
@@ -110,7 +118,7 @@ impl Format {
         }
     }
 
-    /// The HTTP call as the event that the front door would send. Only `raw` can fail.
+    /// The HTTP call as the event that the front door would send. Only `raw` and load balancers refuse a body.
     pub fn encode(self, call: &Call, front: Front<'_>) -> Result<Bytes, Unencodable> {
         Ok(match self {
             Self::Raw => raw::encode(call)?,
@@ -118,8 +126,8 @@ impl Format {
             Self::HttpApiV1 => http_api_v1::encode(call),
             Self::HttpApi => http_api::encode(call),
             Self::FunctionUrl => function_url::encode(call),
-            Self::Alb => alb::encode(call, front, alb::Mode::Single),
-            Self::AlbMultiValue => alb::encode(call, front, alb::Mode::Multi),
+            Self::Alb => alb::encode(call, front, alb::Mode::Single)?,
+            Self::AlbMultiValue => alb::encode(call, front, alb::Mode::Multi)?,
             Self::Envoy => envoy::encode(call),
             Self::Kong => kong::encode(call),
             Self::KongGateway => kong_gateway::encode(call),

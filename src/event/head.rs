@@ -53,13 +53,15 @@ impl Head {
     }
 }
 
-/// What a null among a map's values is.
+/// What a map of headers may have as values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nulls {
-    /// No header.
-    Skipped,
-    /// A mistake.
-    Refused,
+pub(super) enum Values {
+    /// Text, or a number or bool as its JSON; null is no header.
+    ScalarOrNull,
+    /// Text, or a number or bool as its JSON.
+    Scalar,
+    /// Text only.
+    Text,
 }
 
 /// Names with their values, in their order.
@@ -69,12 +71,12 @@ type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 #[derive(Debug)]
 pub(super) struct Merge<'a> {
     pairs: Pairs<'a>,
-    nulls: Nulls,
+    values: Values,
 }
 
 impl<'a> Merge<'a> {
-    pub(super) fn new(nulls: Nulls) -> Self {
-        Self { pairs: Vec::new(), nulls }
+    pub(super) fn new(values: Values) -> Self {
+        Self { pairs: Vec::new(), values }
     }
 
     /// Adds `headers`: an object of scalars.
@@ -136,8 +138,10 @@ impl<'a> Merge<'a> {
     fn scalar(&self, json: &'a RawValue, wrong: Malformed) -> Result<Option<Cow<'a, str>>, Malformed> {
         match json.get().as_bytes().first() {
             Some(b'"') => text(json).map(Some).ok_or(wrong),
-            Some(b'n') if self.nulls == Nulls::Skipped => Ok(None),
-            Some(b't' | b'f' | b'-' | b'0'..=b'9') => Ok(Some(Cow::Borrowed(json.get()))),
+            Some(b'n') if self.values == Values::ScalarOrNull => Ok(None),
+            Some(b't' | b'f' | b'-' | b'0'..=b'9') if self.values != Values::Text => {
+                Ok(Some(Cow::Borrowed(json.get())))
+            }
             _ => Err(wrong),
         }
     }
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_last_of_a_repeated_name_counts_and_names_in_another_case_are_others() {
-        let mut merge = Merge::new(Nulls::Skipped);
+        let mut merge = Merge::new(Values::ScalarOrNull);
         merge.single_values(Some(raw(r#"{"a":"1","b":"2","a":"3","A":"4"}"#))).unwrap();
         let head = merge.into_head(200).unwrap();
         let pairs: Vec<_> = head.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -245,7 +249,7 @@ mod tests {
         let many: String = (0..50_000).map(|n| format!(r#""x-{n}":"{n}","#)).collect();
         let json = format!("{{{many}\"last\":\"1\"}}");
         let lists = json.replace(":\"", ":[\"").replace("\",", "\"],").replace("\"}", "\"]}");
-        let mut merge = Merge::new(Nulls::Skipped);
+        let mut merge = Merge::new(Values::ScalarOrNull);
         merge.single_values(Some(raw(&json))).unwrap();
         merge.multi_values(Some(raw(&lists))).unwrap();
         assert_eq!(merge.into_head(200).unwrap().headers.len(), 50_001);
@@ -267,7 +271,7 @@ mod tests {
             (r#"{"ä":"c"}"#, Err(Malformed::HeaderName), "a name that is not ASCII"),
             (r#"{"connection":"x\n"}"#, Err(Malformed::HeaderValue), "what is dropped is checked too"),
         ] {
-            let mut merge = Merge::new(Nulls::Skipped);
+            let mut merge = Merge::new(Values::ScalarOrNull);
             merge.single_values(Some(raw(json))).unwrap();
             assert_eq!(merge.into_head(200).map(|head| head.headers.len()), expected, "{why}");
         }

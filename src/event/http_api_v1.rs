@@ -9,7 +9,7 @@ use super::{
     envelope::{Envelope, Output},
     fields::{Fields, Spelling},
     forwarded,
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     http_api, output_body, query, v1,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Nulls::Skipped);
+    let mut merge = Merge::new(Values::ScalarOrNull);
     merge.single_values(envelope.headers)?;
     merge.multi_values(envelope.multi_value_headers)?;
     merge.into_head(status)

@@ -15,7 +15,7 @@ use super::{
     call::Call,
     envelope::{Envelope, Output},
     fields::{Fields, Spelling},
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     json,
     multimap::{Multimap, OneOrAll},
     output_body, query,
@@ -120,7 +120,7 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Nulls::Refused);
+    let mut merge = Merge::new(Values::Scalar);
     merge.single_values(envelope.headers)?;
     merge.replacing_values(envelope.multi_value_headers)?;
     merge.into_head(status)

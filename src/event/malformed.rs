@@ -8,6 +8,8 @@ use std::{error, fmt};
 pub enum Malformed {
     /// The output is not UTF-8.
     NotUtf8,
+    /// The output is larger than the front door takes.
+    TooLarge,
     /// The output is not JSON, or not one value.
     NotJson,
     /// The output is JSON but no object.
@@ -40,6 +42,7 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotUtf8 => f.write_str("the output is not UTF-8"),
+            Self::TooLarge => f.write_str("the output has more than the 1 MB that a load balancer takes"),
             Self::NotJson => f.write_str("the output is not JSON"),
             Self::NotObject => f.write_str("the output is no JSON object"),
             Self::UnknownField => f.write_str(

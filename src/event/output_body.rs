@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Malformed,
-    envelope::{Envelope, share, text as string},
+    envelope::{Envelope, is_null, share, text as string},
 };
 
 /// Base64 whose padding may be missing; line breaks, as in mails, it may not have (ALB is reported to refuse them).
@@ -23,6 +23,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// to be decoded or has escapes.
 pub(super) fn text(output: &Bytes, envelope: &Envelope<'_>) -> Result<Bytes, Malformed> {
     body(output, envelope, |_| Err(Malformed::BodyType))
+}
+
+/// The body as above, but null is no text either.
+pub(super) fn text_not_null(output: &Bytes, envelope: &Envelope<'_>) -> Result<Bytes, Malformed> {
+    if is_null(envelope.body) { Err(Malformed::BodyType) } else { text(output, envelope) }
 }
 
 /// The body as above, but a body that is not text is its JSON.

@@ -11,7 +11,7 @@ use super::{
     envelope::{Envelope, Output},
     fields::{Fields, Spelling},
     forwarded,
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     output_body, v1,
 };
 
@@ -65,7 +65,7 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
 
 /// Cookies come from a streamed response's prelude only.
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Nulls::Skipped);
+    let mut merge = Merge::new(Values::ScalarOrNull);
     merge.multi_values(envelope.multi_value_headers)?;
     merge.single_values(envelope.headers)?;
     merge.cookies(envelope.cookies)?;

@@ -15,7 +15,7 @@ use super::{
     call::Call,
     envelope::{Envelope, Output},
     fields::Fields,
-    head::{Head, Merge, Nulls},
+    head::{Head, Merge, Values},
     json,
     moment::Moment,
     multimap::Joined,
@@ -167,7 +167,7 @@ pub(super) fn inferred(body: Bytes) -> Reply {
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Nulls::Skipped);
+    let mut merge = Merge::new(Values::ScalarOrNull);
     merge.single_values(envelope.headers)?;
     merge.cookies(envelope.cookies)?;
     merge.into_head(status)

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::call::{FunctionError, Input, Output, Reply, Timing};
 use crate::{
-    error::Error,
-    event::{self, Failure, Front, fault::Fault, rules},
+    error::{Error, Kind},
+    event::{self, Failure, Front, Unencodable, fault::Fault, rules},
     lambda::Answer,
     policy::Policy,
 };
@@ -27,8 +27,10 @@ pub(super) fn encode(input: Input, policy: &Policy) -> Result<(Bytes, Form), Err
         Input::Json(text) => Ok((Bytes::from(text), Form::Json)),
         Input::Http(call) => {
             let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
-            let event =
-                policy.event.encode(&call, front).map_err(|error| Error::field("http.body", error.to_string()))?;
+            let event = policy.event.encode(&call, front).map_err(|why| match why {
+                Unencodable::NotJson => Error::field("http.body", why.to_string()),
+                Unencodable::TooLarge { .. } => Error::new(Kind::PayloadTooLarge, why.to_string()),
+            })?;
             Ok((event, Form::Http { request_id: call.request_id }))
         }
     }

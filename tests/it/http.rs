@@ -196,7 +196,8 @@ async fn an_answer_that_is_none_is_told_to_the_caller_and_hidden_from_the_client
 async fn what_lambda_itself_says_keeps_its_meaning() {
     let lambda = lambda().await;
     let policies = "  greet: {function: greet, event: http-api}\n  slow: {function: slow, event: http-api, timeout: 100ms}\n  \
-                    queued: {function: echo, event: http-api, invocation: event}\n  raw: {function: echo}\n";
+                    queued: {function: echo, event: http-api, invocation: event}\n  raw: {function: echo}\n  \
+                    balanced: {function: greet, event: alb}\n";
     let service = Service::start(&lambda, policies).await;
     for (fault, status, reason) in [
         ("greet=throttle:3", 429, "FUNCTION_THROTTLED"),
@@ -223,6 +224,8 @@ async fn what_lambda_itself_says_keeps_its_meaning() {
     // It fits as it is, but not in base64.
     let inflated = send(&service, Method::POST, "/v1/policies/greet/http/", &[], vec![0xff; 5 << 20]).await;
     assert_eq!(inflated.status.as_u16(), 413);
+    let balanced = send(&service, Method::POST, "/v1/policies/balanced/http/", &[], vec![b'x'; (1 << 20) + 1]).await;
+    assert_eq!((balanced.status.as_u16(), &balanced.json()["reason"]), (413, &json!("PAYLOAD_TOO_LARGE")));
     let no_json = send(&service, Method::POST, "/v1/policies/raw/http/", &[], "not json").await;
     assert_eq!((no_json.status.as_u16(), &no_json.json()["reason"]), (400, &json!("INVALID_REQUEST")));
 }
