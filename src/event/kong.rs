@@ -13,7 +13,7 @@ use super::{
     Failure, Malformed, Reply,
     body::Body,
     call::Call,
-    envelope::{Envelope, Output},
+    envelope::{Envelope, Output, is_null},
     fields::{Fields, Spelling},
     head::{Head, Merge, Values},
     json,
@@ -112,14 +112,23 @@ fn is_text(content_type: &str) -> bool {
 }
 
 /// The function's output as a reply, as Kong reads it with `is_proxy_integration`: the status may be in
-/// quotes, and `multiValueHeaders` replace headers of the same name. Used by both of Kong's formats.
+/// quotes, and `multiValueHeaders` replace headers of the same name. What is null is there and of no type that
+/// Kong takes. Used by both of Kong's formats.
 pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     let envelope = Output::read(output)?.object()?;
-    let body = output_body::text(output, &envelope)?;
+    if is_null(envelope.is_base64_encoded) {
+        return Err(Malformed::Base64Flag);
+    }
+    let body = output_body::text_not_null(output, &envelope)?;
     Ok(head(envelope.status()?, &envelope)?.reply(body, "application/json"))
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
+    for (map, field) in [(envelope.headers, "headers"), (envelope.multi_value_headers, "multiValueHeaders")] {
+        if is_null(map) {
+            return Err(Malformed::HeadersType(field));
+        }
+    }
     let mut merge = Merge::new(Values::Scalar);
     merge.single_values(envelope.headers)?;
     merge.replacing_values(envelope.multi_value_headers)?;
@@ -244,7 +253,15 @@ mod tests {
             (r#"{"statusCode":99}"#, Malformed::StatusInvalid, "too small"),
             (r#"{"statusCode":600}"#, Malformed::StatusInvalid, "too large"),
             (r#"{"statusCode":200,"headers":"x"}"#, Malformed::HeadersType("headers"), "headers that are none"),
+            (r#"{"statusCode":200,"headers":null}"#, Malformed::HeadersType("headers"), "null is no table"),
+            (
+                r#"{"statusCode":200,"multiValueHeaders":null}"#,
+                Malformed::HeadersType("multiValueHeaders"),
+                "nor is it one of lists",
+            ),
             (r#"{"statusCode":200,"body":3}"#, Malformed::BodyType, "a body that is not text"),
+            (r#"{"statusCode":200,"body":null}"#, Malformed::BodyType, "nor is null"),
+            (r#"{"statusCode":200,"isBase64Encoded":null}"#, Malformed::Base64Flag, "a flag that is null"),
             (r#"{"statusCode":200,"isBase64Encoded":"true"}"#, Malformed::Base64Flag, "a flag in quotes"),
             (
                 r#"{"statusCode":200,"multiValueHeaders":{"a":{}}}"#,
