@@ -22,12 +22,12 @@ pub(super) fn encode(call: &Call) -> Bytes {
     let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
     forwarded::add(&mut fields, call);
     let body = (!call.body.is_empty()).then(|| Body::new(&call.body, is_text(fields.get("content-type"))));
-    let route_key = call.route_key();
     let api = v1::Api {
         version: Some("1.0"),
         fields,
         resource: or(call.route_path(), DEFAULT),
-        resource_id: Some(&route_key),
+        resource_id: call.route_key(),
+        deployment_id: None,
         stage: or(&call.stage, DEFAULT),
         path: call.staged_path(),
         context_path: http_api::decoded_path(call),
@@ -102,6 +102,8 @@ mod tests {
         assert_eq!(event["resource"], "$default");
         assert_eq!(event["requestContext"]["resourceId"], "$default");
         assert_eq!(event["requestContext"]["resourcePath"], "$default");
+        assert_eq!(event["requestContext"]["identity"]["userAgent"], "", "what is missing is empty");
+        assert_eq!(event["requestContext"].get("deploymentId"), None);
     }
 
     #[test]

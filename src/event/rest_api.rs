@@ -33,7 +33,8 @@ pub(super) fn encode(call: &Call) -> Bytes {
         fields,
         // An API whose resources are spelled out has the path itself as its resource.
         resource: or(call.route_path(), call.path()),
-        resource_id: None,
+        resource_id: Cow::Owned(id(&[call.api(), or(call.route_path(), call.path())])),
+        deployment_id: Some(id(&[call.api(), stage, "deployment"])),
         stage,
         path: Cow::Borrowed(call.path()),
         context_path: Cow::Owned(format!("/{stage}{}", call.path())),
@@ -45,6 +46,19 @@ pub(super) fn encode(call: &Call) -> Bytes {
         body,
     };
     v1::encode(call, api)
+}
+
+/// An id such as resources and deployments have, six characters of digits and letters: made up, but the same for
+/// the same names.
+fn id(names: &[&str]) -> String {
+    const CHARACTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut rest = forwarded::fingerprint(names.join("\n").as_bytes());
+    let mut id = String::with_capacity(6);
+    for _ in 0..6 {
+        id.extend(CHARACTERS.get((rest % 36) as usize).map(|character| char::from(*character)));
+        rest /= 36;
+    }
+    id
 }
 
 /// The function's output as a reply: an object that has no other key than the five documented ones
@@ -140,6 +154,7 @@ mod tests {
             "requestContext": {
                 "accountId": "123456789012",
                 "apiId": "abc123",
+                "deploymentId": id(&["abc123", "live", "deployment"]),
                 "domainName": "abc123.execute-api.eu-central-1.amazonaws.com",
                 "domainPrefix": "abc123",
                 "extendedRequestId": call.request_id,
@@ -147,8 +162,6 @@ mod tests {
                 "identity": {
                     "accessKey": null,
                     "accountId": null,
-                    "apiKey": null,
-                    "apiKeyId": null,
                     "caller": null,
                     "cognitoAuthenticationProvider": null,
                     "cognitoAuthenticationType": null,
@@ -165,7 +178,7 @@ mod tests {
                 "requestId": call.request_id,
                 "requestTime": "04/Mar/2020:19:03:58 +0000",
                 "requestTimeEpoch": 1_583_348_638_390_u64,
-                "resourceId": null,
+                "resourceId": id(&["abc123", "/capture/{item}"]),
                 "resourcePath": "/capture/{item}",
                 "stage": "live",
             },
@@ -173,6 +186,27 @@ mod tests {
             "isBase64Encoded": false,
         });
         assert_eq!(value(&encode(&call)), expected);
+    }
+
+    #[test]
+    fn ids_are_made_up_but_stay() {
+        let ids = |route: &str, stage: &str| {
+            let mut call = sample::captured();
+            call.route = route.into();
+            call.stage = stage.into();
+            let context = &value(&encode(&call))["requestContext"];
+            let id = |key: &str| context[key].as_str().unwrap().to_owned();
+            (id("resourceId"), id("deploymentId"))
+        };
+        let (resource, deployment) = ids("GET /a", "live");
+        for id in [&resource, &deployment] {
+            assert!(id.len() == 6 && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()), "{id}");
+        }
+        assert_eq!(ids("POST /a", "live"), (resource.clone(), deployment.clone()), "methods of one resource");
+        let (other, same) = ids("GET /b", "live");
+        assert!(other != resource && same == deployment);
+        let (same, other) = ids("GET /a", "dev");
+        assert!(same == resource && other != deployment);
     }
 
     #[test]

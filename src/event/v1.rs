@@ -26,7 +26,9 @@ pub(super) struct Api<'a> {
     pub(super) fields: Fields<'a>,
     /// The resource's path, such as `/pets/{id}`.
     pub(super) resource: &'a str,
-    pub(super) resource_id: Option<&'a str>,
+    pub(super) resource_id: Cow<'a, str>,
+    /// Only REST APIs have deployments that they tell of.
+    pub(super) deployment_id: Option<String>,
     pub(super) stage: &'a str,
     /// The path, still encoded.
     pub(super) path: Cow<'a, str>,
@@ -62,6 +64,8 @@ struct Context<'e> {
     api_id: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorizer: Option<&'e RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment_id: Option<&'e str>,
     domain_name: &'e str,
     domain_prefix: &'e str,
     extended_request_id: &'e str,
@@ -72,7 +76,7 @@ struct Context<'e> {
     request_id: &'e str,
     request_time: String,
     request_time_epoch: u64,
-    resource_id: Option<&'e str>,
+    resource_id: &'e str,
     resource_path: &'e str,
     stage: &'e str,
 }
@@ -80,16 +84,12 @@ struct Context<'e> {
 /// A value that is there and null.
 type Null = ();
 
-/// Who called. What only IAM, Cognito or an API key could tell is null, as AWS has it without them.
+/// Who called. What only IAM or Cognito could tell is null, as AWS has it without them; an API key is not there.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'e> {
     access_key: Option<()>,
     account_id: Option<()>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key: Option<Null>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key_id: Option<Null>,
     caller: Option<()>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cognito_amr: Option<Null>,
@@ -105,15 +105,15 @@ struct Identity<'e> {
 }
 
 pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
+    let is_rest = api.version.is_none();
     let user_agent = api.fields.get("user-agent").map(str::to_owned);
+    // A REST API has null for what is missing, an HTTP API an empty text.
+    let user_agent = if is_rest { user_agent } else { user_agent.or_else(|| Some(String::new())) };
     let headers = api.fields.into_map();
     let parameters = query::decoded(&call.query);
     let moment = Moment::of(call.received);
-    // API keys are REST APIs' own, this one Cognito claim is HTTP APIs'.
-    let (api_key, cognito_amr) = match api.version {
-        None => (Some(()), None),
-        Some(_) => (None, Some(())),
-    };
+    // This one Cognito claim is HTTP APIs' own.
+    let cognito_amr = (!is_rest).then_some(());
     let event = Event {
         version: api.version,
         resource: api.resource,
@@ -129,6 +129,7 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
             account_id: call.account(),
             api_id: call.api(),
             authorizer: call.authorizer.as_deref(),
+            deployment_id: api.deployment_id.as_deref(),
             domain_name: call.domain(),
             domain_prefix: call.domain_prefix(),
             extended_request_id: &call.request_id,
@@ -136,8 +137,6 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
             identity: Identity {
                 access_key: None,
                 account_id: None,
-                api_key,
-                api_key_id: api_key,
                 caller: None,
                 cognito_amr,
                 cognito_authentication_provider: None,
@@ -155,7 +154,7 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
             request_id: &call.request_id,
             request_time: moment.to_string(),
             request_time_epoch: moment.millis(),
-            resource_id: api.resource_id,
+            resource_id: &api.resource_id,
             resource_path: api.resource,
             stage: api.stage,
         },
