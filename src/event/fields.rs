@@ -82,6 +82,11 @@ impl<'a> Fields<'a> {
         self.entries.extract_if(.., |(given, _)| given.eq_ignore_ascii_case(name)).last().map(|(_, value)| value)
     }
 
+    /// Drops the headers of these names, which are in lower case.
+    pub(super) fn remove(&mut self, names: &[&str]) {
+        self.entries.retain(|(given, _)| !names.iter().any(|name| given.eq_ignore_ascii_case(name)));
+    }
+
     /// Puts this header in the place of all of its name.
     pub(super) fn set(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         self.take(name);

@@ -18,13 +18,17 @@ use super::{
 /// The stage of a call that names none: what most APIs call theirs, and what the console suggests.
 const STAGE: &str = "prod";
 
+/// Headers that a REST API keeps for itself, besides those of the connection: "Amazon API Gateway important
+/// notes" and LocalStack, whose list is validated against AWS, agree on them.
+const DROPPED: [&str; 6] = ["content-length", "content-md5", "expect", "max-forwards", "server", "www-authenticate"];
+
 /// The HTTP call as an event. Path and path parameters stay encoded, the query is decoded, header names
-/// are spelled as sent, `Content-Length` is dropped; missing maps and an empty body are `null`.
+/// are spelled as sent, a handful of headers is dropped; missing maps and an empty body are `null`.
 ///
 /// A body is text unless it is not UTF-8: that is what an API without binary media types does.
 pub(super) fn encode(call: &Call) -> Bytes {
     let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
-    fields.take("content-length");
+    fields.remove(&DROPPED);
     forwarded::add(&mut fields, call);
     let stage = or(&call.stage, STAGE);
     let body = (!call.body.is_empty()).then(|| Body::new(&call.body, true));
@@ -186,6 +190,33 @@ mod tests {
             "isBase64Encoded": false,
         });
         assert_eq!(value(&encode(&call)), expected);
+    }
+
+    #[test]
+    fn some_headers_stay_with_the_api() {
+        let mut call = sample::bare("GET", "/");
+        call.scheme = "https".into();
+        let names = [
+            "Expect",
+            "content-md5",
+            "Max-Forwards",
+            "SERVER",
+            "WWW-Authenticate",
+            "Content-Length",
+            "TE",
+            "Trailer",
+            "Upgrade",
+            "Transfer-Encoding",
+            "Proxy-Authenticate",
+            "Via",
+            "Date",
+            "Range",
+        ];
+        call.headers = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let event = value(&encode(&call));
+        let kept: Vec<_> =
+            event["headers"].as_object().unwrap().keys().filter(|name| !name.starts_with("X-")).collect();
+        assert_eq!(kept, ["Date", "Range", "Via"]);
     }
 
     #[test]
