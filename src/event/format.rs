@@ -5,8 +5,8 @@ use std::{error, fmt, str::FromStr};
 use bytes::Bytes;
 
 use super::{
-    Call, Failure, Front, Head, Malformed, Reply, alb, envelope::Output, envoy, function_url, http_api, http_api_v1,
-    kong, kong_gateway, raw, rest_api, v2,
+    Call, Failure, Front, Head, Malformed, Marks, Reply, alb, envelope::Output, envoy, function_url, http_api,
+    http_api_v1, kong, kong_gateway, raw, rest_api, v2,
 };
 
 /// How an HTTP call becomes an event and an output becomes a reply.
@@ -132,6 +132,18 @@ impl Format {
             Self::Kong => kong::encode(call),
             Self::KongGateway => kong_gateway::encode(call),
         })
+    }
+
+    /// What the front door writes into the function's replies to this call.
+    pub fn marks(self, call: &Call) -> Marks {
+        match self {
+            Self::RestApi => rest_api::marks(call),
+            Self::HttpApiV1 | Self::HttpApi => http_api::marks(call),
+            Self::FunctionUrl => function_url::marks(call),
+            Self::Raw | Self::Alb | Self::AlbMultiValue | Self::Envoy | Self::Kong | Self::KongGateway => {
+                Marks::default()
+            }
+        }
     }
 
     /// The function's output as the reply that the front door would give. Where that would be an error of

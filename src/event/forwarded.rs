@@ -37,6 +37,12 @@ pub(super) fn add<'a>(fields: &mut Fields<'a>, call: &'a Call) {
     }
 }
 
+/// The trace that the function is told of: the caller's, or the one that is begun.
+pub(super) fn trace(call: &Call) -> String {
+    let given = call.headers.iter().rfind(|(name, _)| name.eq_ignore_ascii_case("x-amzn-trace-id"));
+    given.map_or_else(|| trace_id(call), |(_, value)| value.clone())
+}
+
 /// Whether an entry of `X-Forwarded-For` is this address: perhaps with a port behind it, perhaps spelled otherwise.
 fn is_of(entry: &str, ip: &str) -> bool {
     let address = |text: &str| {
@@ -163,5 +169,6 @@ mod tests {
         let mut fields = Fields::of(&call, Spelling::AsSent);
         add(&mut fields, &call);
         assert_eq!(fields.get("x-amzn-trace-id"), Some("Root=1-1-1"));
+        assert_eq!(trace(&call), "Root=1-1-1");
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Reply,
+    Failure, Malformed, Marks, Reply,
     call::Call,
     envelope::{Output, share},
     fields::{Fields, Spelling},
@@ -44,6 +44,11 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
         Some(Output::Text(text)) => Ok(v2::inferred(share(output, text))),
         Some(Output::Object(_) | Output::Other) | None => Ok(v2::inferred(output.clone())),
     }
+}
+
+/// The ids in every reply.
+pub(super) fn marks(call: &Call) -> Marks {
+    Marks(vec![("x-amzn-RequestId", call.request_id.clone()), ("X-Amzn-Trace-Id", forwarded::trace(call))])
 }
 
 /// What a function URL answers itself. No capture confirms these bodies yet; the one that there is shows a

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Reply,
+    Failure, Malformed, Marks, Reply,
     call::{Call, or},
     envelope::{Output, share},
     fields::{Fields, Spelling},
@@ -59,6 +59,11 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
         Some(Output::Object(_) | Output::Other) | None => output.clone(),
     };
     Ok(v2::inferred(body))
+}
+
+/// The id in every reply, whatever the payload format.
+pub(super) fn marks(call: &Call) -> Marks {
+    Marks(vec![("apigw-requestid", call.request_id.clone())])
 }
 
 /// What an HTTP API answers itself, whatever the payload format. If Lambda refuses it is 500 as well;

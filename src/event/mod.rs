@@ -57,7 +57,7 @@ pub use call::{Call, Front};
 pub use format::{Format, Unencodable, UnknownFormat};
 pub use head::Head;
 pub use malformed::Malformed;
-pub use reply::{Reply, problem};
+pub use reply::{Marks, Reply, problem};
 
 /// Why a front door answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -37,6 +37,17 @@ impl Reply {
         }
     }
 
+    /// With the front door's marks, except where the function has set such a header itself.
+    #[must_use]
+    pub fn marked(mut self, marks: Marks) -> Self {
+        for (name, value) in marks.0 {
+            if self.header(name).is_none() {
+                self = self.with(name, &value);
+            }
+        }
+        self
+    }
+
     /// Adds a header unless its value is empty or none in HTTP: ids come from the gateway.
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
         if !value.is_empty() && HeaderValue::from_bytes(value.as_bytes()).is_ok() {
@@ -45,6 +56,10 @@ impl Reply {
         self
     }
 }
+
+/// What a front door writes into each answer so that the call can be found again: names, and ids of the call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks(pub(super) Vec<(&'static str, String)>);
 
 /// The answer where there is none of the function: a status that keeps its meaning for HTTP, and JSON
 /// with the contract's reason, a message for the caller, and the call's id.
@@ -90,6 +105,16 @@ mod tests {
             assert_eq!(reply.body, r#"{"message":"say \"please\"","reason":"FUNCTION_THROTTLED","requestId":"id-1"}"#);
             assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
         }
+    }
+
+    #[test]
+    fn marks_stand_behind_what_the_function_says() {
+        let marks = Marks(vec![("x-amzn-RequestId", "id-1".to_owned()), ("x-amz-apigw-id", "a\nb".to_owned())]);
+        let reply = Reply::own(200, "text/plain", "x");
+        assert_eq!(reply.clone().marked(marks.clone()).header("x-amzn-requestid"), Some("id-1"));
+        assert_eq!(reply.clone().marked(marks.clone()).header("x-amz-apigw-id"), None, "none in HTTP");
+        let own = reply.with("X-Amzn-RequestID", "mine").marked(marks);
+        assert_eq!((own.header("x-amzn-requestid"), own.headers.len()), (Some("mine"), 3));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Reply,
+    Failure, Malformed, Marks, Reply,
     body::Body,
     call::{Call, or},
     envelope::{Envelope, Output},
@@ -90,6 +90,12 @@ pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malform
     merge.into_head(status)
 }
 
+/// The ids in every reply; the second is what the event calls the extended one.
+pub(super) fn marks(call: &Call) -> Marks {
+    let id = || call.request_id.clone();
+    Marks(vec![("x-amzn-RequestId", id()), ("x-amz-apigw-id", id()), ("X-Amzn-Trace-Id", forwarded::trace(call))])
+}
+
 /// What a REST API answers itself. If Lambda refuses (no permission, throttled) it is 500 with the
 /// same body and type as a malformed output.
 pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
@@ -100,7 +106,10 @@ pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
         Failure::RequestTooLarge => (413, r#"{"message":"Request Too Long"}"#, "RequestTooLargeException"),
         Failure::Timeout => (504, r#"{"message":"Endpoint request timed out"}"#, "InternalServerErrorException"),
     };
-    Reply::own(status, "application/json", body).with("x-amzn-RequestId", request_id).with("x-amzn-ErrorType", kind)
+    Reply::own(status, "application/json", body)
+        .with("x-amzn-RequestId", request_id)
+        .with("x-amz-apigw-id", request_id)
+        .with("x-amzn-ErrorType", kind)
 }
 
 #[cfg(test)]
@@ -380,6 +389,7 @@ mod tests {
         assert_eq!((reply.status, &reply.body[..]), (502, &br#"{"message": "Internal server error"}"#[..]));
         assert_eq!(reply.header("x-amzn-errortype"), Some("InternalServerErrorException"));
         assert_eq!(reply.header("x-amzn-requestid"), Some("id-1"));
+        assert_eq!(reply.header("x-amz-apigw-id"), Some("id-1"));
         assert_eq!(reply.header("content-length"), Some("36"));
         assert_eq!(refusal(Failure::Malformed, "id-1"), reply);
         assert_eq!(refusal(Failure::Timeout, "").status, 504);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::call::{FunctionError, Input, Output, Reply, Timing};
 use crate::{
     error::{Error, Kind},
-    event::{self, Failure, Front, Unencodable, fault::Fault, rules},
+    event::{self, Failure, Front, Marks, Unencodable, fault::Fault, rules},
     lambda::Answer,
     policy::Policy,
 };
@@ -17,7 +17,7 @@ use crate::{
 pub(super) enum Form {
     Payload,
     Json,
-    Http { request_id: String },
+    Http { request_id: String, marks: Marks },
 }
 
 /// The event, and the form that the output takes.
@@ -31,7 +31,8 @@ pub(super) fn encode(input: Input, policy: &Policy) -> Result<(Bytes, Form), Err
                 Unencodable::NotJson => Error::field("http.body", why.to_string()),
                 Unencodable::TooLarge { .. } => Error::new(Kind::PayloadTooLarge, why.to_string()),
             })?;
-            Ok((event, Form::Http { request_id: call.request_id }))
+            let marks = policy.event.marks(&call);
+            Ok((event, Form::Http { request_id: call.request_id, marks }))
         }
     }
 }
@@ -53,8 +54,8 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
             let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
             (as_json(payload), error)
         }
-        (_, Form::Http { request_id }) => {
-            let (reply, error) = http(policy, payload, fault, &request_id);
+        (_, Form::Http { request_id, marks }) => {
+            let (reply, error) = http(policy, payload, fault, &request_id, marks);
             (Output::Http(reply), error)
         }
     };
@@ -67,6 +68,7 @@ fn http(
     payload: Bytes,
     fault: Option<Fault>,
     request_id: &str,
+    marks: Marks,
 ) -> (event::Reply, Option<FunctionError>) {
     let refusal = |failure| policy.event.refusal(failure, request_id);
     match fault {
@@ -76,7 +78,7 @@ fn http(
             (reply, Some(FunctionError::reported(fault, payload)))
         }
         None => match policy.event.decode(payload.clone()) {
-            Ok(reply) => (reply, None),
+            Ok(reply) => (reply.marked(marks), None),
             Err(why) => (refusal(Failure::Malformed), Some(FunctionError::malformed(why, payload))),
         },
     }

@@ -119,6 +119,32 @@ async fn the_source_is_whom_the_gateway_saw_and_not_what_the_client_claims() {
 }
 
 #[tokio::test]
+async fn replies_bear_the_ids_that_the_front_door_gives() {
+    let lambda = lambda().await;
+    let formats = ["rest-api", "http-api-v1", "http-api", "function-url", "alb", "kong-gateway"];
+    let policies: String =
+        formats.iter().map(|format| format!("  {format}: {{function: greet, event: {format}}}\n")).collect();
+    let service = Service::start(&lambda, &policies).await;
+    let trace = "Root=1-5e5ffb9e-0123456789abcdef01234567";
+    let headers = [("x-request-id", "r-7"), ("x-amzn-trace-id", trace)];
+    for (format, expected) in [
+        ("rest-api", &[("x-amzn-requestid", "r-7"), ("x-amz-apigw-id", "r-7"), ("x-amzn-trace-id", trace)][..]),
+        ("http-api-v1", &[("apigw-requestid", "r-7")]),
+        ("http-api", &[("apigw-requestid", "r-7")]),
+        ("function-url", &[("x-amzn-requestid", "r-7"), ("x-amzn-trace-id", trace)]),
+        ("alb", &[]),
+        ("kong-gateway", &[]),
+    ] {
+        let answer = send(&service, Method::GET, &format!("/v1/policies/{format}/http/"), &headers, "").await;
+        assert_eq!(answer.status.as_u16(), 200, "{format}");
+        for name in ["x-amzn-requestid", "x-amz-apigw-id", "x-amzn-trace-id", "apigw-requestid"] {
+            let value = expected.iter().find(|(given, _)| *given == name).map_or("", |(_, value)| value);
+            assert_eq!(answer.header(name), value, "{format}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_text_survive() {
     let lambda = lambda().await;
     let service = Service::start(&lambda, "  url: {function: echo, event: function-url}\n").await;
