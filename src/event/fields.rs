@@ -11,8 +11,8 @@ use super::{call::Call, multimap::Multimap};
 /// How an event spells header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
-    /// As the caller did.
-    AsSent,
+    /// As the caller did; but these names, if they come in lower case, as here.
+    AsSentBut(&'static [&'static str]),
     /// In lower case.
     Lower,
 }
@@ -59,10 +59,12 @@ impl<'a> Fields<'a> {
 
     fn push(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         let upper = name.bytes().any(|byte| byte.is_ascii_uppercase());
-        let name = if upper && self.spelling == Spelling::Lower {
-            Cow::Owned(name.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(name)
+        let name = match self.spelling {
+            Spelling::Lower if upper => Cow::Owned(name.to_ascii_lowercase()),
+            Spelling::AsSentBut(titled) if !upper => {
+                Cow::Borrowed(titled.iter().find(|titled| titled.eq_ignore_ascii_case(name)).copied().unwrap_or(name))
+            }
+            Spelling::Lower | Spelling::AsSentBut(_) => Cow::Borrowed(name),
         };
         self.entries.push((name, value.into()));
     }
@@ -96,7 +98,7 @@ impl<'a> Fields<'a> {
     /// The headers by name; names that differ only in case are one.
     pub(super) fn into_map(self) -> Multimap<'a> {
         match self.spelling {
-            Spelling::AsSent => Multimap::ignoring_case(self.entries),
+            Spelling::AsSentBut(_) => Multimap::ignoring_case(self.entries),
             Spelling::Lower => Multimap::exact(self.entries),
         }
     }
@@ -151,7 +153,7 @@ mod tests {
             ":authority",
             ":path",
         ] {
-            assert_eq!(spelled(&[(name, "x"), ("a", "1")], Spelling::AsSent), json!({"a": ["1"]}), "{name}");
+            assert_eq!(spelled(&[(name, "x"), ("a", "1")], Spelling::AsSentBut(&[])), json!({"a": ["1"]}), "{name}");
         }
     }
 
@@ -164,7 +166,7 @@ mod tests {
             ("X-Other", "2"),
             ("x-kept", "3"),
         ];
-        assert_eq!(spelled(&headers, Spelling::AsSent), json!({"x-kept": ["3"]}));
+        assert_eq!(spelled(&headers, Spelling::AsSentBut(&[])), json!({"x-kept": ["3"]}));
     }
 
     #[test]
@@ -182,8 +184,11 @@ mod tests {
     #[test]
     fn names_are_spelled_as_sent_or_in_lower_case() {
         let headers = [("X-Probe", "first"), ("x-PROBE", "second")];
-        assert_eq!(spelled(&headers, Spelling::AsSent), json!({"X-Probe": ["first", "second"]}));
+        assert_eq!(spelled(&headers, Spelling::AsSentBut(&[])), json!({"X-Probe": ["first", "second"]}));
         assert_eq!(spelled(&headers, Spelling::Lower), json!({"x-probe": ["first", "second"]}));
+        let titled = Spelling::AsSentBut(&["Host", "User-Agent"]);
+        let headers = [("user-agent", "1"), ("accept", "2"), ("HOST", "3")];
+        assert_eq!(spelled(&headers, titled), json!({"User-Agent": ["1"], "accept": ["2"], "HOST": ["3"]}));
     }
 
     #[test]

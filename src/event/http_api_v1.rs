@@ -16,10 +16,22 @@ use super::{
 /// Both the stage that needs no name and the route that takes every call.
 const DEFAULT: &str = "$default";
 
+/// How names are spelled that came in lower case. Not the ones of a REST API: live events have
+/// `Content-Type` here, and `authorization`.
+const TITLED: [&str; 7] = [
+    "Content-Length",
+    "Content-Type",
+    "Host",
+    "User-Agent",
+    "X-Amzn-Trace-Id",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+];
+
 /// The HTTP call as an event. As a REST API's, but: the version is `1.0`, path parameters and the
 /// context's path are decoded, a named stage is part of both paths, `Content-Length` stays, and what is not text by its type is base64.
 pub(super) fn encode(call: &Call) -> Bytes {
-    let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
+    let mut fields = Fields::of(call, Spelling::AsSentBut(&TITLED)).with_host(call);
     forwarded::add(&mut fields, call);
     let body = (!call.body.is_empty()).then(|| Body::new(&call.body, is_text(fields.get("content-type"))));
     let api = v1::Api {
@@ -94,6 +106,17 @@ mod tests {
         assert_eq!(event["resource"], "/capture/{item}");
         assert_eq!(event["requestContext"]["resourcePath"], "/capture/{item}");
         assert_eq!(event["pathParameters"], json!({"item": "space value"}));
+    }
+
+    #[test]
+    fn names_in_lower_case_are_spelled_as_an_http_api_spells_them() {
+        let mut call = sample::bare("POST", "/");
+        let names = ["accept", "authorization", "content-length", "content-type", "host", "origin", "user-agent"];
+        call.headers = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let event = value(&encode(&call));
+        let kept: Vec<_> =
+            event["headers"].as_object().unwrap().keys().filter(|name| !name.starts_with("X-")).collect();
+        assert_eq!(kept, ["Content-Length", "Content-Type", "Host", "User-Agent", "accept", "authorization", "origin"]);
     }
 
     #[test]

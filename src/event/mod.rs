@@ -10,7 +10,7 @@
 //! | path | encoded | decoded | encoded | encoded |
 //! | query | decoded | decoded, joined | decoded, joined | as it came |
 //! | a repeated name | last, and all | joined by commas | joined by commas | last, or all |
-//! | header names | as sent | lower case | lower case | lower case |
+//! | header names | as sent, a few in title case | lower case | lower case | lower case |
 //! | cookies | in the header | in a list | in both | in the header |
 //! | what is missing | `null` | has no key | has no key | is empty |
 //! | an output without a status | 200 | is the body | is the body | 502 |

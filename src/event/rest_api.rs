@@ -22,12 +22,17 @@ const STAGE: &str = "prod";
 /// notes" and LocalStack, whose list is validated against AWS, agree on them.
 const DROPPED: [&str; 6] = ["content-length", "content-md5", "expect", "max-forwards", "server", "www-authenticate"];
 
+/// How names are spelled that came in lower case, as over HTTP/2 and from gateways that know no other case: these were
+/// seen so in the events of browsers, in which `accept`, `content-type`, `origin` and all others stay as they came.
+const TITLED: [&str; 6] =
+    ["Authorization", "Host", "User-Agent", "X-Amzn-Trace-Id", "X-Forwarded-Port", "X-Forwarded-Proto"];
+
 /// The HTTP call as an event. Path and path parameters stay encoded, the query is decoded, header names
-/// are spelled as sent, a handful of headers is dropped; missing maps and an empty body are `null`.
+/// are spelled as sent or in title case, a handful of headers is dropped; missing maps and an empty body are `null`.
 ///
 /// A body is text unless it is not UTF-8: that is what an API without binary media types does.
 pub(super) fn encode(call: &Call) -> Bytes {
-    let mut fields = Fields::of(call, Spelling::AsSent).with_host(call);
+    let mut fields = Fields::of(call, Spelling::AsSentBut(&TITLED)).with_host(call);
     fields.remove(&DROPPED);
     forwarded::add(&mut fields, call);
     let stage = or(&call.stage, STAGE);
@@ -226,6 +231,32 @@ mod tests {
         let kept: Vec<_> =
             event["headers"].as_object().unwrap().keys().filter(|name| !name.starts_with("X-")).collect();
         assert_eq!(kept, ["Date", "Range", "Via"]);
+    }
+
+    #[test]
+    fn names_in_lower_case_are_spelled_as_a_rest_api_spells_them() {
+        let mut call = sample::bare("GET", "/");
+        let names =
+            ["accept", "authorization", "content-type", "host", "origin", "user-agent", "x-amzn-trace-id", "x-own"];
+        call.headers = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        call.headers.push(("REFERER".to_owned(), "x".to_owned()));
+        let event = value(&encode(&call));
+        for map in ["headers", "multiValueHeaders"] {
+            let kept: Vec<_> =
+                event[map].as_object().unwrap().keys().filter(|name| !name.starts_with("X-Forwarded-")).collect();
+            let expected = [
+                "Authorization",
+                "Host",
+                "REFERER",
+                "User-Agent",
+                "X-Amzn-Trace-Id",
+                "accept",
+                "content-type",
+                "origin",
+                "x-own",
+            ];
+            assert_eq!(kept, expected);
+        }
     }
 
     #[test]
