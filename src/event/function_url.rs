@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Failure, Malformed, Marks, Reply,
+    authorizer::Authorizer,
     call::Call,
     envelope::{Output, share},
     fields::{Fields, Spelling},
@@ -13,11 +14,13 @@ use super::{
 };
 
 /// The HTTP call as an event. As an HTTP API's, but: `rawPath` stays encoded, the cookie header stays,
-/// and there are no routes, stages or path parameters. The caller is `anonymous`.
+/// and there are no routes, stages or path parameters. The account is
+/// `anonymous` unless the caller has signed.
 pub(super) fn encode(call: &Call) -> Bytes {
     let mut fields = Fields::of(call, Spelling::Lower).with_host(call);
     forwarded::add(&mut fields, call);
     let cookie = fields.get("cookie").map(|cookie| Cow::Owned(cookie.to_owned()));
+    let authorizer = Authorizer::of(call.authorizer.as_deref());
     let door = v2::FrontDoor {
         fields,
         cookie,
@@ -25,7 +28,8 @@ pub(super) fn encode(call: &Call) -> Bytes {
         raw_path: Some(call.path()),
         route_key: Cow::Borrowed("$default"),
         stage: "$default",
-        account_id: "anonymous",
+        account_id: if matches!(authorizer, Some(Authorizer::Iam(_))) { call.account() } else { "anonymous" },
+        authorizer,
         path_parameters: BTreeMap::new(),
         stage_variables: None,
     };
@@ -85,6 +89,17 @@ mod tests {
         assert_eq!(event["requestContext"]["accountId"], "anonymous");
         assert!(event.get("pathParameters").is_none());
         assert!(event.get("stageVariables").is_none());
+    }
+
+    #[test]
+    fn a_signed_call_is_of_an_account() {
+        let mut call = sample::captured();
+        for (given, account) in [(r#"{"iam":{"userId":"AIDA"}}"#, "123456789012"), (r#"{"lambda":{}}"#, "anonymous")] {
+            call.authorizer = serde_json::from_str(given).ok();
+            let context = &value(&encode(&call))["requestContext"];
+            assert_eq!(context["accountId"], account);
+            assert_eq!(context["authorizer"], serde_json::from_str::<serde_json::Value>(given).unwrap());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Failure, Malformed, Marks, Reply,
+    authorizer::Authorizer,
     call::{Call, or},
     envelope::{Output, share},
     fields::{Fields, Spelling},
@@ -27,6 +28,7 @@ pub(super) fn encode(call: &Call) -> Bytes {
         route_key: call.route_key(),
         stage: or(&call.stage, "$default"),
         account_id: call.account(),
+        authorizer: Authorizer::of(call.authorizer.as_deref()),
         path_parameters: call
             .path_parameters
             .iter()
@@ -171,14 +173,16 @@ mod tests {
                 json!({"jwt": {"claims": {"sub": "1"}, "scopes": null}}),
             ),
             (r#"{"lambda":{"a":1}}"#, json!({"lambda": {"a": 1}})),
+            (r#"{"claims":{"sub":"1"},"scopes":["a"]}"#, json!({"jwt": {"claims": {"sub": "1"}, "scopes": ["a"]}})),
             (r#"{"sub":"1"}"#, json!({"lambda": {"sub": "1"}})),
-            (r#"{"jwt":{},"sub":"1"}"#, json!({"lambda": {"jwt": {}, "sub": "1"}})),
-            (r#""me""#, json!({"lambda": "me"})),
         ] {
             let mut call = sample::bare("GET", "/");
             call.authorizer = serde_json::from_str(given).ok();
             assert_eq!(value(&encode(&call))["requestContext"]["authorizer"], expected, "{given}");
         }
+        let mut call = sample::bare("GET", "/");
+        call.authorizer = serde_json::from_str("null").ok();
+        assert_eq!(value(&encode(&call))["requestContext"].get("authorizer"), None, "null is none");
     }
 
     #[test]

@@ -16,13 +16,14 @@
 //! | an output without a status | 200 | is the body | is the body | 502 |
 //!
 //! The shared pieces are rooms too: `fields` and `forwarded` (the caller's headers), `multimap` and `query`
-//! (names with several values), `body` (text or base64), `v1` and `v2` (payload formats), and on the way back
+//! (names with several values), `body` (text or base64), `v1` and `v2` (payload formats), `authorizer`, and on the way back
 //! `envelope` (an output taken apart), `head` (status and headers) and `output_body`.
 //!
 //! Everything here is a pure function of its arguments: no clock, no randomness, no I/O. Events are written
 //! into one buffer, outputs are read in place, and a body that needs no decoding shares the output's memory.
 
 mod alb;
+mod authorizer;
 mod body;
 mod call;
 mod envelope;

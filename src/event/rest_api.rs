@@ -310,6 +310,36 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_is_an_identity_and_a_token_its_claims() {
+        let mut call = sample::bare("GET", "/");
+        let iam = r#"{"accessKey":"AKIA","accountId":"111122223333","callerId":"AIDA:c","cognitoIdentity":
+            {"amr":["x"],"identityId":"i","identityPoolId":"p"},"principalOrgId":"o-1","userArn":"arn:u","userId":"AIDA"}"#;
+        call.authorizer = serde_json::from_str(&format!(r#"{{"iam":{iam}}}"#)).ok();
+        let context = &value(&encode(&call))["requestContext"];
+        assert_eq!(context.get("authorizer"), None);
+        for (key, expected) in [
+            ("accessKey", json!("AKIA")),
+            ("accountId", json!("111122223333")),
+            ("caller", json!("AIDA:c")),
+            ("cognitoIdentityId", json!("i")),
+            ("cognitoIdentityPoolId", json!("p")),
+            ("cognitoAuthenticationType", json!(null)),
+            ("principalOrgId", json!("o-1")),
+            ("user", json!("AIDA")),
+            ("userArn", json!("arn:u")),
+        ] {
+            assert_eq!(context["identity"][key], expected, "{key}");
+        }
+        for given in [r#"{"iam":null}"#, r#"{"iam":{"cognitoIdentity":null}}"#, r#"{"iam":3}"#] {
+            call.authorizer = serde_json::from_str(given).ok();
+            assert_eq!(value(&encode(&call))["requestContext"]["identity"]["caller"], json!(null), "{given}");
+        }
+        call.authorizer = serde_json::from_str(r#"{"jwt":{"claims":{"sub":"1"},"scopes":null}}"#).ok();
+        let authorizer = &value(&encode(&call))["requestContext"]["authorizer"];
+        assert_eq!(authorizer, &json!({"claims": {"sub": "1"}, "scopes": null}));
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_base64() {
         let mut call = sample::captured();
         call.body = Bytes::from_static(b"\xff\x00");

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
+    authorizer::Authorizer,
     body::Body,
     call::Call,
     fields::Fields,
@@ -81,27 +82,27 @@ struct Context<'e> {
     stage: &'e str,
 }
 
-/// A value that is there and null.
-type Null = ();
+/// A value that is there and perhaps null.
+type Nullable<'e> = Option<&'e RawValue>;
 
 /// Who called. What only IAM or Cognito could tell is null, as AWS has it without them; an API key is not there.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'e> {
-    access_key: Option<()>,
-    account_id: Option<()>,
-    caller: Option<()>,
+    access_key: Nullable<'e>,
+    account_id: Nullable<'e>,
+    caller: Nullable<'e>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cognito_amr: Option<Null>,
-    cognito_authentication_provider: Option<()>,
-    cognito_authentication_type: Option<()>,
-    cognito_identity_id: Option<()>,
-    cognito_identity_pool_id: Option<()>,
-    principal_org_id: Option<()>,
+    cognito_amr: Option<Nullable<'e>>,
+    cognito_authentication_provider: Nullable<'e>,
+    cognito_authentication_type: Nullable<'e>,
+    cognito_identity_id: Nullable<'e>,
+    cognito_identity_pool_id: Nullable<'e>,
+    principal_org_id: Nullable<'e>,
     source_ip: &'e str,
-    user: Option<()>,
+    user: Nullable<'e>,
     user_agent: Option<&'e str>,
-    user_arn: Option<()>,
+    user_arn: Nullable<'e>,
 }
 
 pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
@@ -112,8 +113,9 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
     let headers = api.fields.into_map();
     let parameters = query::decoded(&call.query);
     let moment = Moment::of(call.received);
-    // This one Cognito claim is HTTP APIs' own.
-    let cognito_amr = (!is_rest).then_some(());
+    let authorizer = Authorizer::of(call.authorizer.as_deref());
+    let iam = authorizer.and_then(Authorizer::iam).unwrap_or_default();
+    let cognito = iam.cognito_identity.unwrap_or_default();
     let event = Event {
         version: api.version,
         resource: api.resource,
@@ -128,26 +130,27 @@ pub(super) fn encode<'a>(call: &'a Call, api: Api<'a>) -> Bytes {
         request_context: Context {
             account_id: call.account(),
             api_id: call.api(),
-            authorizer: call.authorizer.as_deref(),
+            authorizer: authorizer.and_then(Authorizer::flat),
             deployment_id: api.deployment_id.as_deref(),
             domain_name: call.domain(),
             domain_prefix: call.domain_prefix(),
             extended_request_id: &call.request_id,
             http_method: &call.method,
             identity: Identity {
-                access_key: None,
-                account_id: None,
-                caller: None,
-                cognito_amr,
+                access_key: iam.access_key,
+                account_id: iam.account_id,
+                caller: iam.caller_id,
+                // This one is HTTP APIs' own.
+                cognito_amr: (!is_rest).then_some(cognito.amr),
                 cognito_authentication_provider: None,
                 cognito_authentication_type: None,
-                cognito_identity_id: None,
-                cognito_identity_pool_id: None,
-                principal_org_id: None,
+                cognito_identity_id: cognito.identity_id,
+                cognito_identity_pool_id: cognito.identity_pool_id,
+                principal_org_id: iam.principal_org_id,
                 source_ip: &call.source_ip,
-                user: None,
+                user: iam.user_id,
                 user_agent: user_agent.as_deref(),
-                user_arn: None,
+                user_arn: iam.user_arn,
             },
             path: &api.context_path,
             protocol: call.protocol(),

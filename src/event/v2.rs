@@ -7,10 +7,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{
     Malformed, Reply,
+    authorizer::{Authorizer, Keyed},
     body::{Body, is_text},
     call::Call,
     envelope::{Envelope, Output},
@@ -33,6 +33,7 @@ pub(super) struct FrontDoor<'a> {
     pub(super) route_key: Cow<'a, str>,
     pub(super) stage: &'a str,
     pub(super) account_id: &'a str,
+    pub(super) authorizer: Option<Authorizer<'a>>,
     pub(super) path_parameters: BTreeMap<&'a str, Cow<'a, str>>,
     pub(super) stage_variables: Option<&'a BTreeMap<String, String>>,
 }
@@ -65,7 +66,7 @@ struct Context<'e> {
     account_id: &'e str,
     api_id: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    authorizer: Option<Authorizer<'e>>,
+    authorizer: Option<Keyed<'e>>,
     domain_name: &'e str,
     domain_prefix: &'e str,
     http: Http<'e>,
@@ -84,26 +85,6 @@ struct Http<'e> {
     protocol: &'e str,
     source_ip: &'e str,
     user_agent: &'e str,
-}
-
-/// The authorizer's findings in format 2.0, where each kind of authorizer has its own key.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Authorizer<'e> {
-    /// Already in that form.
-    AsGiven(&'e RawValue),
-    /// What any other authorizer says stands where a Lambda authorizer's context does.
-    Custom { lambda: &'e RawValue },
-}
-
-impl<'e> Authorizer<'e> {
-    fn new(given: &'e RawValue) -> Self {
-        const KINDS: [&str; 3] = ["jwt", "iam", "lambda"];
-        match serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(given.get()) {
-            Ok(kinds) if kinds.keys().all(|kind| KINDS.contains(&&**kind)) => Self::AsGiven(given),
-            _ => Self::Custom { lambda: given },
-        }
-    }
 }
 
 pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
@@ -130,7 +111,7 @@ pub(super) fn encode<'a>(call: &'a Call, door: FrontDoor<'a>) -> Bytes {
         request_context: Context {
             account_id: door.account_id,
             api_id: call.api(),
-            authorizer: call.authorizer.as_deref().map(Authorizer::new),
+            authorizer: door.authorizer.map(Authorizer::keyed),
             domain_name: call.domain(),
             domain_prefix: call.domain_prefix(),
             http: Http {
