@@ -12,7 +12,7 @@ use super::{
     Failure, Malformed, Reply,
     body::Body,
     call::Call,
-    envelope::{Envelope, Output},
+    envelope::{Envelope, Output, is_null},
     fields::{Fields, Spelling},
     head::{Head, Merge, Values},
     json,
@@ -63,12 +63,13 @@ fn is_text(call: &Call) -> bool {
 /// response; a status of 0 is nonsense nevertheless and never becomes 200 here.
 pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     let envelope = Output::read_proto(output)?.object()?;
-    let status = match envelope.status {
-        None => 200,
-        Some(_) => envelope.status()?,
-    };
     let body = output_body::text(output, &envelope)?;
-    Ok(head(status, &envelope)?.reply(body, "application/json"))
+    Ok(head(status(&envelope)?, &envelope)?.reply(body, "application/json"))
+}
+
+/// The status, where null is none: to proto3 it says that a value is not set.
+pub(super) fn status(envelope: &Envelope<'_>) -> Result<u16, Malformed> {
+    if envelope.status.is_none() || is_null(envelope.status) { Ok(200) } else { envelope.status() }
 }
 
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
@@ -172,6 +173,13 @@ mod tests {
                 &[("content-type", "application/json"), ("content-length", "0")],
                 b"",
                 "without a status it is 200",
+            ),
+            (
+                r#"{"status_code":null,"headers":null,"cookies":null,"body":null,"is_base64_encoded":null}"#,
+                200,
+                &[("content-type", "application/json"), ("content-length", "0")],
+                b"",
+                "null is not set",
             ),
         ] {
             decoded(decode, output, status, headers, body, why);

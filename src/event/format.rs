@@ -170,9 +170,10 @@ impl Format {
             _ => Output::read(json),
         }?
         .object()?;
-        let status = match envelope.status {
-            None => 200,
-            Some(_) => envelope.status()?,
+        let status = match (self, envelope.status) {
+            (Self::Envoy, _) => envoy::status(&envelope)?,
+            (_, None) => 200,
+            (_, Some(_)) => envelope.status()?,
         };
         match self {
             Self::Raw | Self::HttpApi | Self::FunctionUrl => v2::head(status, &envelope),
