@@ -176,7 +176,8 @@ impl Format {
             (_, Some(_)) => envelope.status()?,
         };
         match self {
-            Self::Raw | Self::HttpApi | Self::FunctionUrl => v2::head(status, &envelope),
+            Self::Raw | Self::HttpApi => v2::head(status, &envelope, &[]),
+            Self::FunctionUrl => function_url::head(status, &envelope),
             Self::RestApi => rest_api::head(status, &envelope),
             Self::HttpApiV1 => http_api_v1::head(status, &envelope),
             Self::Alb => alb::head(status, &envelope, alb::Mode::Single),
@@ -231,9 +232,13 @@ mod tests {
             br#"{"statusCode":201,"headers":{"Content-Type":"text/html","Content-Length":"3"},"cookies":["a=1"]}"#;
         let html = ("Content-Type".to_owned(), "text/html".to_owned());
         let cookie = ("set-cookie".to_owned(), "a=1".to_owned());
-        for format in [Format::RestApi, Format::HttpApi, Format::FunctionUrl] {
-            let head = format.prelude(json).unwrap();
-            assert_eq!((head.status, head.headers), (201, vec![html.clone(), cookie.clone()]), "{format}");
+        let length = ("x-amzn-Remapped-Content-Length".to_owned(), "3".to_owned());
+        for (format, headers) in [
+            (Format::RestApi, vec![html.clone(), length, cookie.clone()]),
+            (Format::HttpApi, vec![html.clone(), cookie.clone()]),
+            (Format::FunctionUrl, vec![html, cookie]),
+        ] {
+            assert_eq!(format.prelude(json), Ok(Head { status: 201, headers }), "{format}");
         }
         for format in Format::ALL {
             assert_eq!(format.prelude(b"{}"), Ok(Head { status: 200, headers: vec![] }), "{format}");

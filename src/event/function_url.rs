@@ -5,10 +5,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Marks, Reply,
+    Failure, Head, Malformed, Marks, Reply,
     authorizer::Authorizer,
     call::Call,
-    envelope::{Output, share},
+    envelope::{Envelope, Output, share},
     fields::{Fields, Spelling},
     forwarded, output_body, query, v2,
 };
@@ -44,11 +44,18 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     match v2::read(output) {
         Some(Output::Object(envelope)) if envelope.status.is_some() => {
             let body = output_body::text_or_json(output, &envelope)?;
-            Ok(v2::head(envelope.status()?, &envelope)?.reply(body, "application/json"))
+            Ok(head(envelope.status()?, &envelope)?.reply(body, "application/json"))
         }
         Some(Output::Text(text)) => Ok(v2::inferred(share(output, text))),
         Some(Output::Object(_) | Output::Other) | None => Ok(v2::inferred(output.clone())),
     }
+}
+
+/// What has been seen to pass as `x-amzn-Remapped-…`.
+const REMAPPED: [&str; 2] = ["server", "www-authenticate"];
+
+pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
+    v2::head(status, envelope, &REMAPPED)
 }
 
 /// The ids in every reply.
@@ -115,6 +122,14 @@ mod tests {
             let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
             decoded(decode, output, 200, &headers, body.as_bytes(), why);
         }
+        let headers = [
+            ("x-amzn-Remapped-WWW-Authenticate", "Bearer"),
+            ("Date", "now"),
+            ("content-type", "application/json"),
+            ("content-length", "0"),
+        ];
+        let output = r#"{"statusCode":401,"headers":{"WWW-Authenticate":"Bearer","Date":"now"}}"#;
+        decoded(decode, output, 401, &headers, b"", "a challenge under another name");
         malformed(decode, r#"{"statusCode":"x"}"#, Malformed::StatusInvalid, "a status that is none");
     }
 

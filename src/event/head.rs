@@ -72,11 +72,18 @@ type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 pub(super) struct Merge<'a> {
     pairs: Pairs<'a>,
     values: Values,
+    remapped: &'static [&'static str],
 }
 
 impl<'a> Merge<'a> {
     pub(super) fn new(values: Values) -> Self {
-        Self { pairs: Vec::new(), values }
+        Self { pairs: Vec::new(), values, remapped: &[] }
+    }
+
+    /// Has headers of these names pass under another: the front door says them itself, or not at all.
+    pub(super) fn remapping(mut self, names: &'static [&'static str]) -> Self {
+        self.remapped = names;
+        self
     }
 
     /// Adds `headers`: an object of scalars.
@@ -165,6 +172,10 @@ impl<'a> Merge<'a> {
         for (name, value) in self.pairs {
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| Malformed::HeaderName)?;
             HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Malformed::HeaderValue)?;
+            if self.remapped.iter().any(|remapped| name.eq_ignore_ascii_case(remapped)) {
+                headers.push((format!("x-amzn-Remapped-{name}"), value.into_owned()));
+                continue;
+            }
             let dropped = is_hop_by_hop(&name)
                 || name.eq_ignore_ascii_case("content-length")
                 || (!named.is_empty() && named.contains(&name.to_ascii_lowercase()));

@@ -54,7 +54,7 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     let body = match v2::read(output) {
         Some(Output::Object(envelope)) if envelope.status.is_some() => {
             let body = output_body::text(output, &envelope)?;
-            return Ok(v2::head(envelope.status()?, &envelope)?.reply(body, "text/plain"));
+            return Ok(v2::head(envelope.status()?, &envelope, &[])?.reply(body, "text/plain"));
         }
         Some(Output::Object(envelope)) if envelope.error_message => return Err(Malformed::ErrorReturned),
         Some(Output::Text(text)) => share(output, text),

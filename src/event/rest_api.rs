@@ -86,9 +86,13 @@ pub(super) fn decode(output: &Bytes) -> Result<Reply, Malformed> {
     Ok(head(status, &envelope)?.reply(body, "application/json"))
 }
 
+/// What a REST API passes on as `x-amzn-Remapped-…`: LocalStack's list, which is validated against AWS, and
+/// `WWW-Authenticate`, which many have seen so.
+const REMAPPED: [&str; 5] = ["connection", "content-length", "date", "server", "www-authenticate"];
+
 /// Cookies come from a streamed response's prelude only.
 pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Values::ScalarOrNull);
+    let mut merge = Merge::new(Values::ScalarOrNull).remapping(&REMAPPED);
     merge.multi_values(envelope.multi_value_headers)?;
     merge.single_values(envelope.headers)?;
     merge.cookies(envelope.cookies)?;
@@ -397,9 +401,28 @@ mod tests {
             (
                 r#"{"statusCode":200,"headers":{"Content-Length":"99","Connection":"x-hop","X-Hop":"1","Transfer-Encoding":"chunked","Keep-Alive":"1"},"body":"é\n"}"#,
                 200,
-                &[("content-type", "application/json"), ("content-length", "3")],
+                &[
+                    ("x-amzn-Remapped-Content-Length", "99"),
+                    ("x-amzn-Remapped-Connection", "x-hop"),
+                    ("content-type", "application/json"),
+                    ("content-length", "3"),
+                ],
                 "é\n".as_bytes(),
                 "the length is computed and hop-by-hop headers stop here",
+            ),
+            (
+                r#"{"statusCode":401,"headers":{"WWW-Authenticate":"Basic","date":"now"},"multiValueHeaders":{"Server":["a","b"]}}"#,
+                401,
+                &[
+                    ("x-amzn-Remapped-Server", "a"),
+                    ("x-amzn-Remapped-Server", "b"),
+                    ("x-amzn-Remapped-WWW-Authenticate", "Basic"),
+                    ("x-amzn-Remapped-date", "now"),
+                    ("content-type", "application/json"),
+                    ("content-length", "0"),
+                ],
+                b"",
+                "what the API says itself passes under another name",
             ),
         ] {
             decoded(decode, output, status, headers, body, why);

@@ -147,8 +147,9 @@ pub(super) fn inferred(body: Bytes) -> Reply {
     Head::new(200).reply(body, "application/json")
 }
 
-pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malformed> {
-    let mut merge = Merge::new(Values::ScalarOrNull);
+/// Status and headers; some pass under another name, see [`Merge::remapping`].
+pub(super) fn head(status: u16, envelope: &Envelope<'_>, remapped: &'static [&'static str]) -> Result<Head, Malformed> {
+    let mut merge = Merge::new(Values::ScalarOrNull).remapping(remapped);
     merge.single_values(envelope.headers)?;
     merge.cookies(envelope.cookies)?;
     merge.into_head(status)
