@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Failure, Front, Malformed, Reply, Unencodable,
+    Front, Malformed, Reply, Unencodable,
     body::{Body, is_text},
     call::{Call, or},
     envelope::{Envelope, Output, is_null},
@@ -151,18 +151,11 @@ pub(super) fn head(status: u16, envelope: &Envelope<'_>, mode: Mode) -> Result<H
     merge.into_head(status)
 }
 
-/// What a load balancer answers itself. If Lambda refuses, and if an answer is larger than 1 MB, it is
-/// 502 as well.
-pub(super) fn refusal(failure: Failure) -> Reply {
-    let (status, title) = match failure {
-        Failure::Function | Failure::Malformed => (502, "502 Bad Gateway"),
-        Failure::RequestTooLarge => (413, "413 Request Entity Too Large"),
-        Failure::Timeout => (504, "504 Gateway Time-out"),
-    };
-    let page = format!(
-        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n</body>\r\n</html>\r\n"
-    );
-    Reply::own(status, "text/html", page).with("server", "awselb/2.0")
+/// What a load balancer answers itself.
+pub(super) fn refusal() -> Reply {
+    const PAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
+                        <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
+    Reply::own(502, "text/html", PAGE).with("server", "awselb/2.0")
 }
 
 #[cfg(test)]
@@ -333,17 +326,10 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        for (failure, status, title) in [
-            (Failure::Function, 502, "<title>502 Bad Gateway</title>"),
-            (Failure::Malformed, 502, "<h1>502 Bad Gateway</h1>"),
-            (Failure::RequestTooLarge, 413, "<title>413 Request Entity Too Large</title>"),
-            (Failure::Timeout, 504, "<title>504 Gateway Time-out</title>"),
-        ] {
-            let reply = refusal(failure);
-            assert_eq!(reply.status, status);
-            assert!(std::str::from_utf8(&reply.body).unwrap().contains(title));
-            assert_eq!(reply.header("Server"), Some("awselb/2.0"));
-            assert_eq!(reply.header("content-type"), Some("text/html"));
-        }
+        let reply = refusal();
+        assert_eq!(reply.status, 502);
+        assert!(std::str::from_utf8(&reply.body).unwrap().contains("<h1>502 Bad Gateway</h1>"));
+        assert_eq!(reply.header("Server"), Some("awselb/2.0"));
+        assert_eq!(reply.header("content-type"), Some("text/html"));
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Failure, Malformed, Reply,
+    Malformed, Reply,
     body::Body,
     call::Call,
     envelope::{Envelope, Output, is_null},
@@ -82,12 +82,8 @@ pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malform
 
 /// What Envoy answers itself: 500 without a body where it cannot read an output. A function's error it
 /// would hand on with status 200; here that is 500 as well.
-pub(super) fn refusal(failure: Failure) -> Reply {
-    match failure {
-        Failure::Function | Failure::Malformed => Reply::own(500, "application/json", ""),
-        Failure::RequestTooLarge => Reply::own(413, "text/plain", "Payload Too Large"),
-        Failure::Timeout => Reply::own(504, "text/plain", "upstream request timeout"),
-    }
+pub(super) fn refusal() -> Reply {
+    Reply::own(500, "application/json", "")
 }
 
 #[cfg(test)]
@@ -200,9 +196,7 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        let reply = refusal(Failure::Function);
+        let reply = refusal();
         assert_eq!((reply.status, reply.body.len()), (500, 0));
-        assert_eq!(refusal(Failure::Timeout).status, 504);
-        assert_eq!(refusal(Failure::RequestTooLarge).status, 413);
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use bytes::Bytes;
 
 use super::{
-    Failure, Head, Malformed, Marks, Reply,
+    Head, Malformed, Marks, Reply,
     authorizer::Authorizer,
     call::Call,
     envelope::{Envelope, Output, share},
@@ -64,13 +64,8 @@ pub(super) fn marks(call: &Call) -> Marks {
 }
 
 /// What a function URL answers itself, as LocalStack's tests against AWS have seen it.
-pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
-    let (status, body) = match failure {
-        Failure::Function | Failure::Malformed => (502, "Internal Server Error"),
-        Failure::RequestTooLarge => (413, r#"{"Message":"Request Too Long"}"#),
-        Failure::Timeout => (504, r#"{"Message":"Gateway Timeout"}"#),
-    };
-    Reply::own(status, "application/json", body).with("x-amzn-RequestId", request_id)
+pub(super) fn refusal(request_id: &str) -> Reply {
+    Reply::own(502, "application/json", "Internal Server Error").with("x-amzn-RequestId", request_id)
 }
 
 #[cfg(test)]
@@ -135,7 +130,7 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        let reply = refusal(Failure::Function, "id-1");
+        let reply = refusal("id-1");
         assert_eq!((reply.status, &reply.body[..]), (502, &b"Internal Server Error"[..]));
         assert_eq!(reply.header("content-length"), Some("21"));
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Marks, Reply,
+    Malformed, Marks, Reply,
     authorizer::Authorizer,
     call::{Call, or},
     envelope::{Output, share},
@@ -68,15 +68,9 @@ pub(super) fn marks(call: &Call) -> Marks {
     Marks(vec![("apigw-requestid", call.request_id.clone())])
 }
 
-/// What an HTTP API answers itself, whatever the payload format. If Lambda refuses it is 500 as well;
-/// its own limit of 30 seconds gives 503.
-pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
-    let (status, body) = match failure {
-        Failure::Function | Failure::Malformed => (500, r#"{"message":"Internal Server Error"}"#),
-        Failure::RequestTooLarge => (413, r#"{"message":"Request Entity Too Large"}"#),
-        Failure::Timeout => (503, r#"{"message":"Service Unavailable"}"#),
-    };
-    Reply::own(status, "application/json", body).with("apigw-requestid", request_id)
+/// What an HTTP API answers itself, whatever the payload format.
+pub(super) fn refusal(request_id: &str) -> Reply {
+    Reply::own(500, "application/json", r#"{"message":"Internal Server Error"}"#).with("apigw-requestid", request_id)
 }
 
 #[cfg(test)]
@@ -287,15 +281,8 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        for (failure, status, body) in [
-            (Failure::Function, 500, r#"{"message":"Internal Server Error"}"#),
-            (Failure::Malformed, 500, r#"{"message":"Internal Server Error"}"#),
-            (Failure::RequestTooLarge, 413, r#"{"message":"Request Entity Too Large"}"#),
-            (Failure::Timeout, 503, r#"{"message":"Service Unavailable"}"#),
-        ] {
-            let reply = refusal(failure, "id-1");
-            assert_eq!((reply.status, &reply.body[..]), (status, body.as_bytes()));
-            assert_eq!(reply.header("Apigw-Requestid"), Some("id-1"));
-        }
+        let reply = refusal("id-1");
+        assert_eq!((reply.status, &reply.body[..]), (500, &br#"{"message":"Internal Server Error"}"#[..]));
+        assert_eq!(reply.header("Apigw-Requestid"), Some("id-1"));
     }
 }

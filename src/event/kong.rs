@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{
-    Failure, Malformed, Reply,
+    Malformed, Reply,
     body::Body,
     call::Call,
     envelope::{Envelope, Output, is_null},
@@ -136,17 +136,12 @@ pub(super) fn head(status: u16, envelope: &Envelope<'_>) -> Result<Head, Malform
 }
 
 /// What Kong answers itself: any failure is a bad gateway.
-pub(super) fn refusal(failure: Failure) -> Reply {
-    match failure {
-        Failure::Function | Failure::Malformed | Failure::Timeout => Reply::own(
-            502,
-            "application/json; charset=utf-8",
-            r#"{"message":"Bad Gateway","error":"could not JSON decode Lambda function response"}"#,
-        ),
-        Failure::RequestTooLarge => {
-            Reply::own(413, "application/json; charset=utf-8", r#"{"message":"Payload too large"}"#)
-        }
-    }
+pub(super) fn refusal() -> Reply {
+    Reply::own(
+        502,
+        "application/json; charset=utf-8",
+        r#"{"message":"Bad Gateway","error":"could not JSON decode Lambda function response"}"#,
+    )
 }
 
 #[cfg(test)]
@@ -275,7 +270,6 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        assert_eq!(refusal(Failure::Malformed).status, 502);
-        assert_eq!(refusal(Failure::RequestTooLarge).status, 413);
+        assert_eq!(refusal().status, 502);
     }
 }

@@ -60,7 +60,8 @@ pub use head::Head;
 pub use malformed::Malformed;
 pub use reply::{Marks, Reply, problem};
 
-/// Why a front door answers itself.
+/// Why a front door answers itself: to all of them these are one. Where no function answered there is an error
+/// of the service, which keeps its meaning ([`problem`]), and not what AWS makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
     /// The function failed, in whatever way: to every front door a function's own timeout is a failure as
@@ -68,8 +69,4 @@ pub enum Failure {
     Function,
     /// The function's output is no reply.
     Malformed,
-    /// The request is larger than the function takes.
-    RequestTooLarge,
-    /// The front door waited no longer.
-    Timeout,
 }

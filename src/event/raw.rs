@@ -28,13 +28,11 @@ fn is_json(bytes: &[u8]) -> bool {
 
 /// No front door stands here, so the service answers in its own form.
 pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
-    let (status, reason, message) = match failure {
-        Failure::Function => (502, "FUNCTION_FAILED", "the function failed"),
-        Failure::Malformed => (502, "MALFORMED_OUTPUT", "the function's output is no reply"),
-        Failure::RequestTooLarge => (413, "PAYLOAD_TOO_LARGE", "the request is larger than Lambda takes"),
-        Failure::Timeout => (504, "TIMEOUT", "the function took too long"),
+    let (reason, message) = match failure {
+        Failure::Function => ("FUNCTION_FAILED", "the function failed"),
+        Failure::Malformed => ("MALFORMED_OUTPUT", "the function's output is no reply"),
     };
-    problem(status, reason, message, request_id, None)
+    problem(502, reason, message, request_id, None)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{
-    Failure, Malformed, Marks, Reply,
+    Malformed, Marks, Reply,
     body::Body,
     call::{Call, or},
     envelope::{Envelope, Output},
@@ -105,20 +105,12 @@ pub(super) fn marks(call: &Call) -> Marks {
     Marks(vec![("x-amzn-RequestId", id()), ("x-amz-apigw-id", id()), ("X-Amzn-Trace-Id", forwarded::trace(call))])
 }
 
-/// What a REST API answers itself. If Lambda refuses (no permission, throttled) it is 500 with the
-/// same body and type as a malformed output.
-pub(super) fn refusal(failure: Failure, request_id: &str) -> Reply {
-    let (status, body, kind) = match failure {
-        Failure::Function | Failure::Malformed => {
-            (502, r#"{"message": "Internal server error"}"#, "InternalServerErrorException")
-        }
-        Failure::RequestTooLarge => (413, r#"{"message":"Request Too Long"}"#, "RequestTooLargeException"),
-        Failure::Timeout => (504, r#"{"message":"Endpoint request timed out"}"#, "InternalServerErrorException"),
-    };
-    Reply::own(status, "application/json", body)
+/// What a REST API answers itself.
+pub(super) fn refusal(request_id: &str) -> Reply {
+    Reply::own(502, "application/json", r#"{"message": "Internal server error"}"#)
         .with("x-amzn-RequestId", request_id)
         .with("x-amz-apigw-id", request_id)
-        .with("x-amzn-ErrorType", kind)
+        .with("x-amzn-ErrorType", "InternalServerErrorException")
 }
 
 #[cfg(test)]
@@ -469,14 +461,11 @@ mod tests {
 
     #[test]
     fn its_own_answers() {
-        let reply = refusal(Failure::Function, "id-1");
+        let reply = refusal("id-1");
         assert_eq!((reply.status, &reply.body[..]), (502, &br#"{"message": "Internal server error"}"#[..]));
         assert_eq!(reply.header("x-amzn-errortype"), Some("InternalServerErrorException"));
         assert_eq!(reply.header("x-amzn-requestid"), Some("id-1"));
         assert_eq!(reply.header("x-amz-apigw-id"), Some("id-1"));
         assert_eq!(reply.header("content-length"), Some("36"));
-        assert_eq!(refusal(Failure::Malformed, "id-1"), reply);
-        assert_eq!(refusal(Failure::Timeout, "").status, 504);
-        assert_eq!(refusal(Failure::RequestTooLarge, "").status, 413);
     }
 }
