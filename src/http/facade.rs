@@ -96,11 +96,7 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         method: head.method.to_string(),
         path: if path.is_empty() { "/".to_owned() } else { path },
         query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: head
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect(),
+        headers: head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), opaque(value))).collect(),
         body,
         source_ip: source_ip(headers).or_else(|| peer.map(|peer| peer.ip.to_string())).unwrap_or_default(),
         scheme: scheme.unwrap_or("http").to_owned(),
@@ -127,6 +123,13 @@ fn source_ip(headers: &HeaderMap) -> Option<String> {
         Ok(address) => Some(address.ip().to_string()),
         Err(_) => entry.parse::<IpAddr>().is_ok().then(|| entry.to_owned()),
     }
+}
+
+/// A header's value without the loss of a byte: what is not UTF-8 is read as ISO 8859-1, which HTTP once said that
+/// values are in, and in which each byte is a character.
+fn opaque(value: &HeaderValue) -> String {
+    let bytes = value.as_bytes();
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

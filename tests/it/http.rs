@@ -1,7 +1,7 @@
 //! HTTP calls through the façade and through gRPC: events, answers, and what a client is told when there is none.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use lambda_policy::pb::{
@@ -115,6 +115,20 @@ async fn the_source_is_whom_the_gateway_saw_and_not_what_the_client_claims() {
         let event = send(&service, Method::GET, "/v1/policies/url/http/", &headers, "").await.json();
         assert_eq!(event["requestContext"]["http"]["sourceIp"], source, "{why}");
         assert_eq!(event["headers"]["x-forwarded-for"], chain, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn header_bytes_that_are_no_text_survive() {
+    let lambda = lambda().await;
+    let service = Service::start(&lambda, "  url: {function: echo, event: function-url}\n").await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    for (bytes, expected) in [(&b"caf\xc3\xa9"[..], "café"), (b"caf\xe9 \xff", "caf\u{e9} \u{ff}")] {
+        let value = HeaderValue::from_bytes(bytes).unwrap();
+        let request = Request::get(format!("http://{}/v1/policies/url/http/", service.address)).header("x-name", value);
+        let response = client.request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+        let event: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(event["headers"]["x-name"], expected);
     }
 }
 
