@@ -61,6 +61,7 @@ prop_compose! {
         content_type in option::of(select(vec!["application/json", "text/plain; charset=utf-8", "image/png",
             "application/x-www-form-urlencoded", "APPLICATION/XML"])),
         body in prop_oneof![vec(any::<u8>(), 0..64), "\\PC{0,32}".prop_map(String::into_bytes)],
+        stage in select(vec!["live", "$default", ""]),
         hop in any::<bool>(),
         secure in any::<bool>(),
         seconds in 0_u64..4_000_000_000,
@@ -88,7 +89,7 @@ prop_compose! {
             authority: "api.example.com".to_owned(),
             protocol: "HTTP/1.1".to_owned(),
             route: format!("{method} /{{rest+}}"),
-            stage: "live".to_owned(),
+            stage: stage.to_owned(),
             path_parameters: [("rest".to_owned(), segments.iter().map(|s| encoded(s)).collect::<Vec<_>>().join("/"))].into(),
             stage_variables: [("table".to_owned(), "orders".to_owned())].into(),
             request_id: "0c9b1bb1-7d3a-4a4e-9c56-0f3f8a3fd1ab".to_owned(),
@@ -125,6 +126,11 @@ impl Sent {
             expected.entry(name.clone()).or_default().push(value.clone());
         }
         expected
+    }
+
+    /// What an HTTP API has before the path.
+    fn prefix(&self) -> &'static str {
+        if self.call.stage == "live" { "/live" } else { "" }
     }
 
     fn decoded_path(&self) -> String {
@@ -177,8 +183,8 @@ proptest! {
         for format in [Format::RestApi, Format::HttpApiV1] {
             let event: ApiGatewayProxyRequest = serde_json::from_slice(&sent.event(format)).unwrap();
             assert_eq!(event.http_method.as_str(), sent.call.method);
-            let stage = if format == Format::RestApi { "" } else { "/live" };
-            assert_eq!(event.path, Some(format!("{stage}{}", sent.call.path)));
+            let (prefix, unnamed) = if format == Format::RestApi { ("", "prod") } else { (sent.prefix(), "$default") };
+            assert_eq!(event.path, Some(format!("{prefix}{}", sent.call.path)));
             assert_eq!(event.resource.as_deref(), Some("/{rest+}"));
             arrived(&sent, &event.headers, &[], last);
             arrived(&sent, &event.multi_value_headers, &[], all);
@@ -192,7 +198,8 @@ proptest! {
             assert_eq!(body(event.body.as_deref(), event.is_base64_encoded), sent.call.body);
             let context = event.request_context;
             assert_eq!(context.request_id.as_deref(), Some(&*sent.call.request_id));
-            assert_eq!(context.stage.as_deref(), Some("live"));
+            let stage = if sent.call.stage.is_empty() { unnamed } else { &sent.call.stage };
+            assert_eq!(context.stage.as_deref(), Some(stage));
             assert_eq!(context.identity.source_ip.as_deref(), Some("192.0.2.7"));
             assert_eq!(context.domain_name.as_deref(), Some("api.example.com"));
             assert_eq!(context.request_time_epoch, i64::try_from(sent.call.received.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap());
@@ -204,7 +211,7 @@ proptest! {
     fn payload_2_is_read_by_aws_lambda_events(sent in sent()) {
         let event: ApiGatewayV2httpRequest = serde_json::from_slice(&sent.event(Format::HttpApi)).unwrap();
         assert_eq!(event.version.as_deref(), Some("2.0"));
-        let path = format!("/live{}", sent.decoded_path());
+        let path = format!("{}{}", sent.prefix(), sent.decoded_path());
         assert_eq!(event.raw_path.as_deref(), Some(&*path));
         assert_eq!(event.raw_query_string.as_deref(), Some(&*sent.call.query));
         assert_eq!(event.path_parameters["rest"], sent.segments.join("/"));
@@ -273,7 +280,8 @@ proptest! {
             assert_eq!(request.body().as_ref(), &*sent.call.body, "{format}");
 
             let decoded = percent_decode_str(request.uri().path()).decode_utf8().unwrap().into_owned();
-            let path = decoded.strip_prefix("/live").unwrap_or(&decoded);
+            // lambda_http puts a REST API's stage before the path; there it has a name even if the call has none.
+            let path = ["/live", "/prod"].iter().find_map(|stage| decoded.strip_prefix(stage)).unwrap_or(&decoded);
             assert_eq!(path, sent.decoded_path(), "{format}");
             // Kong adds no x-forwarded-proto, and of multi-value headers lambda_http makes no host.
             if !matches!(format, Format::KongGateway | Format::AlbMultiValue) {
