@@ -247,6 +247,9 @@ async fn the_request_is_the_sdks_own_to_the_last_header() {
         ("client context", Call { context: Some(r#"{"custom":{"a":"b"}}"#), ..Call::default() }),
         ("a tenant", Call { tenant: Some("acme corp"), ..Call::default() }),
         ("a session token", Call { token: Some("IQoJb3JpZ2luX2VjE//+=="), ..Call::default() }),
+        ("a tenant with two spaces", Call { tenant: Some("a  b"), ..Call::default() }),
+        ("a tenant with a space before it", Call { tenant: Some(" lead"), ..Call::default() }),
+        ("a tenant with spaces after it", Call { tenant: Some("trail  "), ..Call::default() }),
         (
             "everything",
             Call {
@@ -273,6 +276,9 @@ async fn the_request_is_the_sdks_own_to_the_last_header() {
         ),
         ("a port", Call { endpoint: url("http://127.0.0.1:9000"), ..Call::default() }),
         ("a path", Call { endpoint: url("https://proxy.example/lambda"), ..Call::default() }),
+        ("a path with an empty segment", Call { endpoint: url("https://proxy.example/a//b"), ..Call::default() }),
+        ("a path with dots", Call { endpoint: url("https://proxy.example/a/./b/../.c"), ..Call::default() }),
+        ("a path that is encoded", Call { endpoint: url("https://proxy.example/a%20b//c"), ..Call::default() }),
     ];
     for (what, call) in rows {
         let canned = Canned::new(200, &[], "{}");

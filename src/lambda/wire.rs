@@ -32,7 +32,7 @@ use super::{
     identity::chain_of,
     invoke::{Answer, Invoke},
     refresh::Session,
-    sign::{Canonical, Signer, Stamp, canonical_path},
+    sign::{Canonical, Signer, Stamp, canonical_path, normalized},
 };
 use crate::{
     error::{Error, Kind},
@@ -61,6 +61,8 @@ struct Target {
     /// As the `Host` header has it: without the scheme's own port.
     host: String,
     base: String,
+    /// Whether every path here is signed with its segments as they are.
+    normal: bool,
 }
 
 /// How an attempt failed.
@@ -169,7 +171,7 @@ impl Wire {
             session,
             stamp,
             &Canonical {
-                path: &canonical_path(&path),
+                path: &self.target.signed(&path),
                 query: query.as_deref().unwrap_or_default(),
                 headers: signed.get(..count).unwrap_or_default(),
                 payload: &invoke.payload,
@@ -242,7 +244,13 @@ impl Target {
             Some(_) | None => authority.host().to_owned(),
         };
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned()).unwrap_or_default();
-        Ok(Self { scheme, authority, host, base })
+        // What follows has such segments only for a function that is called by dots, which AWS has none of.
+        let normal = !base.contains("//") && !base.contains("/.");
+        Ok(Self { scheme, authority, host, base, normal })
+    }
+
+    fn signed(&self, path: &str) -> String {
+        if self.normal { canonical_path(path) } else { canonical_path(&normalized(path)) }
     }
 
     fn path(&self, function: &str) -> String {

@@ -110,8 +110,11 @@ impl Tenant {
     /// If it is empty, longer than 256 characters, or has a character that Lambda refuses.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:/=+-@ ".contains(c);
-        if text.is_empty() || text.len() > 256 || !text.chars().all(allowed) {
-            return Err(Error("is not a tenant id: expected 1 to 256 letters, digits, spaces or `._:/=+-@`"));
+        // Spaces alone would be nothing once they are a header.
+        if text.trim().is_empty() || text.len() > 256 || !text.chars().all(allowed) {
+            return Err(Error(
+                "is not a tenant id: expected 1 to 256 letters, digits, spaces or `._:/=+-@`, and not spaces alone",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -184,6 +187,16 @@ mod tests {
         assert!(ClientContext::parse(&large).is_err());
         assert!(ClientContext::parse("[1]").is_err(), "an array is no context");
         assert!(ClientContext::parse("{").is_err());
+    }
+
+    #[test]
+    fn tenants_are_those_that_can_stand_in_their_header() {
+        let long = "t".repeat(257);
+        for (text, ok) in
+            [("acme corp", true), (" a  b ", true), ("a._:/=+-@9", true), ("", false), ("  ", false), (&long, false)]
+        {
+            assert_eq!(Tenant::parse(text).is_ok(), ok, "{text:?}");
+        }
     }
 
     #[test]
