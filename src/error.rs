@@ -272,10 +272,12 @@ impl Error {
         self
     }
 
-    /// Says when to try again.
+    /// Says when to try again, if the kind asks for that: another attempt of what may have run would run it twice.
     #[must_use]
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
-        self.0.retry_after = after.or(self.0.retry_after);
+        if self.0.kind.asks_for_retry() {
+            self.0.retry_after = after.or(self.0.retry_after);
+        }
         self
     }
 
@@ -369,6 +371,8 @@ mod tests {
         for kind in Kind::ALL {
             let error = Error::new(kind, "x");
             assert_eq!(error.retry_after().is_some(), kind.asks_for_retry(), "{kind}");
+            let told = error.with_retry_after(Some(Duration::from_secs(5)));
+            assert_eq!(told.retry_after().is_some(), kind.asks_for_retry(), "{kind}, though lambda named a time");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The contract's error as a gRPC status with its details (AIP-193).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{
     Code, Status,
@@ -10,6 +10,8 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::error::{Error, Kind};
 
+/// The longest `grpc-retry-pushback-ms` that clients read (gRFC A6).
+const MAX_PUSHBACK: Duration = Duration::from_millis(i32::MAX as u64);
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "lambda-policy";
 
@@ -54,6 +56,8 @@ pub(super) fn status(error: &Error) -> Status {
     }
     let mut metadata = MetadataMap::new();
     if let Some(after) = error.retry_after() {
+        // Clients read milliseconds of 32 bits, and take what is no number for "never".
+        let after = after.min(MAX_PUSHBACK);
         details.set_retry_info(Some(after));
         if let Ok(pushback) = MetadataValue::try_from(after.as_millis().to_string()) {
             metadata.insert("grpc-retry-pushback-ms", pushback);
@@ -65,8 +69,6 @@ pub(super) fn status(error: &Error) -> Status {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::error::About;
 
@@ -119,6 +121,15 @@ mod tests {
             assert_eq!(info.metadata[key], value, "{key}");
         }
         assert!(!format!("{status:?}").contains("the operator's"));
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_clients_can_read() {
+        let error = Error::new(Kind::FunctionThrottled, "busy").with_retry_after(Some(Duration::MAX));
+        let status = status(&error);
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "2147483647");
+        let delay = status.get_error_details().retry_info().unwrap().retry_delay;
+        assert_eq!(delay, Some(Duration::from_millis(2_147_483_647)));
     }
 
     #[test]

@@ -30,19 +30,25 @@ pub(super) fn kind(status: u16, code: &str) -> Kind {
         ) => Kind::CredentialsRejected,
         (
             _,
-            "EC2ThrottledException"
+            "CodeArtifactUserPendingException"
+            | "EC2ThrottledException"
             | "EFSMountConnectivityException"
             | "EFSMountTimeoutException"
             | "ENILimitReachedException"
+            | "ENINotReadyException"
             | "ResourceConflictException"
             | "ResourceNotReadyException"
+            | "S3FilesMountConnectivityException"
+            | "S3FilesMountTimeoutException"
             | "SnapStartNotReadyException"
             | "SnapStartTimeoutException"
             | "SubnetIPAddressLimitReachedException",
         ) => Kind::FunctionNotReady,
         (
             _,
-            "DurableExecutionAlreadyStartedException"
+            "CodeArtifactUserDeletedException"
+            | "CodeArtifactUserFailedException"
+            | "DurableExecutionAlreadyStartedException"
             | "EC2AccessDeniedException"
             | "EC2UnexpectedException"
             | "EFSIOException"
@@ -58,9 +64,9 @@ pub(super) fn kind(status: u16, code: &str) -> Kind {
             | "KMSNotFoundException"
             | "NoPublishedVersionException"
             | "RecursiveInvocationException"
-            | "S3FilesMountConnectivityException"
+            | "RuntimeAliasDeletedException"
+            | "RuntimeVersionDeletedException"
             | "S3FilesMountFailureException"
-            | "S3FilesMountTimeoutException"
             | "SerializedRequestEntityTooLargeException"
             | "SnapStartException"
             | "ValidationException"
@@ -136,6 +142,17 @@ mod tests {
             (429, "TooManyRequestsException", Kind::FunctionThrottled),
             (429, "", Kind::FunctionThrottled),
             (500, "ServiceException", Kind::LambdaFailed),
+            (206, "", Kind::LambdaFailed),
+            (301, "", Kind::LambdaFailed),
+            (408, "S3FilesMountTimeoutException", Kind::FunctionNotReady),
+            (408, "S3FilesMountConnectivityException", Kind::FunctionNotReady),
+            (403, "S3FilesMountFailureException", Kind::FunctionMisconfigured),
+            (409, "RuntimeVersionDeletedException", Kind::FunctionMisconfigured),
+            (409, "RuntimeAliasDeletedException", Kind::FunctionMisconfigured),
+            (409, "CodeArtifactUserDeletedException", Kind::FunctionMisconfigured),
+            (409, "CodeArtifactUserFailedException", Kind::FunctionMisconfigured),
+            (409, "CodeArtifactUserPendingException", Kind::FunctionNotReady),
+            (502, "ENINotReadyException", Kind::FunctionNotReady),
             (502, "ResourceNotReadyException", Kind::FunctionNotReady),
             (502, "EC2ThrottledException", Kind::FunctionNotReady),
             (502, "ENILimitReachedException", Kind::FunctionNotReady),

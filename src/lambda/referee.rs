@@ -342,3 +342,28 @@ async fn answers_are_read_as_the_sdk_reads_them() {
         assert_eq!(direct.log.is_empty(), sdk.log_result().is_none());
     }
 }
+
+#[test]
+fn a_refusal_says_when_to_try_again_only_where_that_cannot_run_the_function_twice() {
+    let hour = Some(Duration::from_secs(3600));
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (what, status, header, body, expected) in [
+        ("the header", 429, Some("7"), "{}", seconds(7)),
+        ("neither", 429, None, "{}", seconds(1)),
+        ("the body", 429, None, r#"{"retryAfterSeconds":"3"}"#, seconds(3)),
+        ("the body, as a number", 429, None, r#"{"retryAfterSeconds":4}"#, seconds(4)),
+        ("the header before the body", 429, Some("2"), r#"{"retryAfterSeconds":"3"}"#, seconds(2)),
+        ("no number", 429, Some("soon"), r#"{"retryAfterSeconds":"soon"}"#, seconds(1)),
+        ("far too long", 429, Some("99999999999"), "{}", hour),
+        ("the largest number", 429, Some("18446744073709551615"), "{}", hour),
+        ("more digits than a number has", 429, Some("99999999999999999999999"), "{}", hour),
+        ("far too long in the body", 429, None, r#"{"retryAfterSeconds":99999999999}"#, hour),
+        ("a failure after which the function may have run", 503, Some("5"), "{}", None),
+        ("a function that is not ready", 409, Some("5"), "{}", None),
+    ] {
+        let headers: Vec<_> = header.iter().map(|seconds| ("retry-after", *seconds)).collect();
+        let canned = Canned::new(status, &headers, body);
+        let failed = Call::default().wire().refused(&canned.response());
+        assert_eq!(failed.error.retry_after(), expected, "{what}");
+    }
+}

@@ -40,6 +40,8 @@ use crate::{
     policy::{Access, Invocation, Log, endpoint::Endpoint},
 };
 
+/// The longest pause that is believed: who says more means never.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// From how many seconds on a clock is taken for wrong; AWS bears five minutes.
 const SKEWED: i64 = 240;
 
@@ -111,11 +113,10 @@ impl Wire {
             remedy: None,
         })?;
         let response = Response::from_parts(head, body);
-        let status = response.status();
-        if status.is_success() {
-            return Ok(answer(response));
+        match response.status().as_u16() {
+            200 | 202 | 204 => Ok(answer(response)),
+            _ => Err(self.refused(&response)),
         }
-        Err(self.refused(&response))
     }
 
     /// Now, by AWS's clock as far as it is known.
@@ -197,7 +198,7 @@ impl Wire {
         Ok(request)
     }
 
-    fn refused(&self, response: &Response<Bytes>) -> Failed {
+    pub(super) fn refused(&self, response: &Response<Bytes>) -> Failed {
         let refusal = Refusal::read(response);
         let remedy = match refusal.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => Some(Remedy::Credentials),
@@ -208,9 +209,9 @@ impl Wire {
         };
         let status = response.status().as_u16();
         let headers = response.headers();
-        let retry_after = text(headers, "retry-after").and_then(|value| value.trim().parse().ok());
+        let retry_after = text(headers, "retry-after").and_then(pause).or(refusal.retry_after);
         let error = classify::error(classify::kind(status, &refusal.code))
-            .with_retry_after(retry_after.map(Duration::from_secs))
+            .with_retry_after(retry_after)
             .with_aws_request_id(text(headers, "x-amzn-requestid"))
             .with_detail(format!("lambda answered {status} {}: {}", refusal.code, refusal.message));
         Failed { error, remedy }
@@ -328,11 +329,21 @@ async fn data(body: &mut Limited<Incoming>) -> Result<Option<Bytes>, BoxError> {
     Ok(None)
 }
 
+/// Whole seconds, as `Retry-After` has them; its other form, a date, is nothing that Lambda sends.
+fn pause(seconds: &str) -> Option<Duration> {
+    let seconds = seconds.trim();
+    let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+    // More digits than a number has are a pause all the same.
+    digits.then(|| seconds.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER))
+}
+
 /// What stands in a refusal. Lambda names its code in a header; others of AWS's name it in the body.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     pub code: String,
     pub message: String,
+    /// When to try again, if the body says so; the header comes first.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -345,13 +356,20 @@ impl Refusal {
             message: Option<String>,
             #[serde(rename = "Message")]
             capital_message: Option<String>,
+            #[serde(rename = "retryAfterSeconds")]
+            retry_after: serde_json::Value,
         }
         let body: Body = serde_json::from_slice(response.body()).unwrap_or_default();
         let code = text(response.headers(), "x-amzn-errortype").map(str::to_owned).or(body.code).unwrap_or_default();
         // `namespace#Code:documentation` (Smithy, AWS REST-JSON 1.1, operation error serialization).
         let code = code.split(':').next().unwrap_or_default();
         let code = code.rsplit('#').next().unwrap_or_default();
-        Self { code: code.to_owned(), message: body.message.or(body.capital_message).unwrap_or_default() }
+        let retry_after = match &body.retry_after {
+            serde_json::Value::String(seconds) => pause(seconds),
+            seconds => seconds.as_u64().map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+        };
+        let message = body.message.or(body.capital_message).unwrap_or_default();
+        Self { code: code.to_owned(), message, retry_after }
     }
 }
 

@@ -169,3 +169,25 @@ impl prost::Message for Garbage {
 
     fn clear(&mut self) {}
 }
+
+#[tokio::test]
+async fn a_success_that_invoke_does_not_have_is_no_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let lambda = lambda().await;
+    let odd = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let policies = format!("  odd: {{function: echo, endpoint: {{url: 'http://{}'}}}}\n", odd.local_addr().unwrap());
+    tokio::spawn(async move {
+        for status in ["200 OK", "201 Created", "206 Partial Content", "302 Found"] {
+            let (mut stream, _) = odd.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let service = Service::start(&lambda, &policies).await;
+    service.json("odd", "{}").await.unwrap();
+    for status in [201, 206, 302] {
+        let failed = service.json("odd", "{}").await.unwrap_err();
+        assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("LAMBDA_FAILED", "maybe"), "{status}");
+    }
+}
