@@ -32,6 +32,8 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore};
 use tower::{BoxError, Service};
 
+use super::body::Body;
+
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection stays open without a call: below the 350 s after which NAT gateways, NLBs and VPC endpoints
@@ -65,7 +67,7 @@ pub fn on_worker(number: usize) {
 
 /// A pool of connections to every endpoint, for each worker. It is cheap to clone; its clones share their connections.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<[legacy::Client<Connect, SdkBody>]>);
+pub(super) struct Connector(Arc<[legacy::Client<Connect, Body>]>);
 
 /// Makes one connection within [`CONNECT_TIMEOUT`]; the TCP connector's own timeout leaves TLS out.
 #[derive(Clone)]
@@ -95,13 +97,10 @@ impl Connector {
     }
 
     /// Sends a request over a connection of this thread's worker.
-    pub(super) async fn send(
-        &self,
-        request: Request<impl Into<SdkBody>>,
-    ) -> Result<Response<Limited<Incoming>>, Unsent> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Limited<Incoming>>, Unsent> {
         let worker = WORKER.get() % self.0.len();
         let client = self.0.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
-        match client.request(request.map(Into::into)).await {
+        match client.request(request).await {
             Ok(response) => Ok(response.map(|body| Limited::new(body, MAX_ANSWER))),
             Err(error) if error.is_connect() => Err(Unsent::NotConnected(error.into())),
             Err(error) => Err(Unsent::Broken(error.into())),
@@ -143,7 +142,7 @@ impl HttpConnector for Connector {
         let connector = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-            let response = connector.send(request).await.map_err(|error| match error {
+            let response = connector.send(request.map(Body::from)).await.map_err(|error| match error {
                 Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
                 Unsent::Broken(cause) => ConnectorError::io(cause),
             })?;

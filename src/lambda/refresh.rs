@@ -117,11 +117,13 @@ impl Identity {
         })
     }
 
-    /// Gives up credentials that AWS refuses as expired, unless they were replaced already.
-    pub(super) fn forget(&self, refused: &Arc<Session>) {
+    /// Gives up credentials that AWS refuses as expired, unless they were replaced already. Fixed ones are all that
+    /// there is: then it does nothing, and says so by `false`.
+    pub(super) fn forget(&self, refused: &Arc<Session>) -> bool {
         if self.load.is_some() {
             self.current.compare_and_swap(&Some(Arc::clone(refused)), None);
         }
+        self.load.is_some()
     }
 
     /// Renews beside the calls, unless somebody does.
@@ -364,9 +366,9 @@ mod tests {
     async fn credentials_that_aws_calls_expired_are_given_up_once() {
         let double = double(Some(HOUR));
         let first = double.identity.session().await.unwrap();
-        double.identity.forget(&first);
+        assert!(double.identity.forget(&first));
         assert_eq!(double.id().await.unwrap(), "AKID2");
-        double.identity.forget(&first);
+        assert!(double.identity.forget(&first));
         assert_eq!(double.id().await.unwrap(), "AKID2", "the new ones are not given up for the old");
     }
 
@@ -374,7 +376,7 @@ mod tests {
     async fn fixed_credentials_are_never_loaded_nor_forgotten() {
         let credentials = Credentials::new("AKID", "secret", None, None, "test");
         let identity = Identity::fixed(credentials);
-        identity.forget(&identity.session().await.unwrap());
+        assert!(!identity.forget(&identity.session().await.unwrap()), "there are no other ones");
         advance(HOUR * 24 * 365).await;
         assert_eq!(identity.session().await.unwrap().credentials.access_key_id(), "AKID");
     }

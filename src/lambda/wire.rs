@@ -27,6 +27,7 @@ use serde::Deserialize;
 use tower::BoxError;
 
 use super::{
+    body::{Body as RequestBody, Taken},
     classify,
     connector::{Connector, MAX_ANSWER, Unsent},
     identity::chain_of,
@@ -98,9 +99,15 @@ impl Wire {
         })
     }
 
-    /// Sends the request once.
-    pub(super) async fn send(&self, session: &Arc<Session>, invoke: &Invoke<'_>) -> Result<Answer, Failed> {
+    /// Sends the request once, and tells `taken` when a connection has taken it.
+    pub(super) async fn send(
+        &self,
+        session: &Arc<Session>,
+        invoke: &Invoke<'_>,
+        taken: &Taken,
+    ) -> Result<Answer, Failed> {
         let request = self.request(session, invoke, &self.stamp()).map_err(|error| Failed { error, remedy: None })?;
+        let request = request.map(|payload| RequestBody::new(payload, taken));
         let response = match self.connector.send(request).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),

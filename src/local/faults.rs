@@ -9,6 +9,8 @@ pub enum Fault {
     Throttle(u64),
     /// 403: the caller may not invoke the function.
     Deny,
+    /// 403: the token that the call is signed with has expired.
+    Expired,
     /// 500.
     Error,
     /// 502: the function is not ready.
@@ -65,7 +67,7 @@ impl FromStr for FaultRule {
         let wrong = || {
             FaultError(format!(
                 "`{text}` is no fault: expected FUNCTION=FAULT[:VALUE][*TIMES], where FAULT is throttle[:SECONDS], deny, \
-                 error, not-ready, slow:TIME, slow-answer:TIME, cut, cut-after or cut-mid"
+                 expired, error, not-ready, slow:TIME, slow-answer:TIME, cut, cut-after or cut-mid"
             ))
         };
         let (function, rest) = text.split_once('=').ok_or_else(wrong)?;
@@ -82,6 +84,7 @@ impl FromStr for FaultRule {
             ("throttle", None) => Fault::Throttle(1),
             ("throttle", Some(seconds)) => Fault::Throttle(seconds.parse().map_err(|_| wrong())?),
             ("deny", None) => Fault::Deny,
+            ("expired", None) => Fault::Expired,
             ("error", None) => Fault::Error,
             ("not-ready", None) => Fault::NotReady,
             ("slow", _) => Fault::Slow(time()?),

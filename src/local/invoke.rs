@@ -70,6 +70,10 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
             );
             return refuse(StatusCode::FORBIDDEN, "AccessDeniedException", &message, &id);
         }
+        Some(Fault::Expired) => {
+            let message = "The security token included in the request is expired";
+            return refuse(StatusCode::FORBIDDEN, "ExpiredTokenException", message, &id);
+        }
         Some(Fault::Error) => {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "Service error.", &id);
         }

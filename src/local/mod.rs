@@ -127,6 +127,7 @@ struct State {
     keys: Mutex<HashMap<String, Key>>,
     faults: Mutex<Vec<FaultRule>>,
     sts_down: Mutex<bool>,
+    sts_silent: Mutex<bool>,
     ahead: Mutex<Duration>,
     requests: Mutex<VecDeque<Recorded>>,
     runs: Mutex<HashMap<String, u64>>,
@@ -194,6 +195,7 @@ impl Lambda {
             lifetime: Mutex::new(options.lifetime),
             faults: Mutex::default(),
             sts_down: Mutex::default(),
+            sts_silent: Mutex::default(),
             ahead: Mutex::default(),
             requests: Mutex::default(),
             runs: Mutex::default(),
@@ -229,6 +231,11 @@ impl Lambda {
     /// Lets STS fail with 503, or work again.
     pub fn set_sts_down(&self, down: bool) {
         *locked(&self.state.sts_down) = down;
+    }
+
+    /// Lets STS never answer, or work again.
+    pub fn set_sts_silent(&self, silent: bool) {
+        *locked(&self.state.sts_silent) = silent;
     }
 
     /// Sets this endpoint's clock ahead of the machine's.
@@ -311,7 +318,13 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
             sts::Refused { status: StatusCode::FORBIDDEN, code, message: error.message }.answer()
         }
         (Ok(_), Some(function)) => invoke::invoke(Arc::clone(&state), &function, &request).await,
-        (Ok(_), None) => state.assume_role(&request),
+        (Ok(_), None) => {
+            let silent = *locked(&state.sts_silent);
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            state.assume_role(&request)
+        }
     }?;
     // By which a client whose clock is wrong can set it.
     if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {

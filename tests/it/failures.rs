@@ -78,6 +78,76 @@ async fn what_never_left_is_sent_again_and_says_so_if_that_does_not_help() {
 }
 
 #[tokio::test]
+async fn a_call_that_never_left_when_its_time_was_up_did_not_run() {
+    let lambda = lambda().await;
+    let (full, _held) = full().await;
+    // It takes connections and says nothing, as a TLS handshake that hangs.
+    let mute = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let role = "{assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r'}, access_key_id: AKIDLOCAL, \
+                secret_access_key: the-secret-of-the-embedded-lambda}";
+    let policies = format!(
+        "  full: {{function: echo, timeout: 1300ms, endpoint: {{url: 'http://{full}'}}}}\n  \
+         mute: {{function: echo, timeout: 1300ms, endpoint: {{url: 'https://{}'}}}}\n  \
+         role: {{function: echo, timeout: 1300ms, credentials: {role}}}\n",
+        mute.local_addr().unwrap(),
+    );
+    let service = Service::start(&lambda, &policies).await;
+    service.json("role", "{}").await.unwrap();
+    lambda.expire_sessions();
+    lambda.set_sts_silent(true);
+    for (what, policy, payload, code, reason) in [
+        ("no place in the backlog", "full", "{}", Code::Unavailable, "LAMBDA_UNREACHABLE"),
+        ("a handshake without an answer", "mute", "{}", Code::Unavailable, "LAMBDA_UNREACHABLE"),
+        ("refused as expired, and STS hangs", "role", "{}", Code::Unavailable, "CREDENTIALS_UNAVAILABLE"),
+    ] {
+        let failed = service.json(policy, payload).await.unwrap_err();
+        assert_eq!((failed.code, failed.reason.as_str(), failed.ran.as_str()), (code, reason, "no"), "{what}");
+    }
+    // So soon the network is not to blame yet.
+    let failed = crate::support::fail_raw(&service.address, "50m", request("full", "{}")).await;
+    assert_eq!((failed.code, failed.reason.as_str()), (Code::DeadlineExceeded, "TIMEOUT"));
+    assert_eq!(failed.ran, "no");
+    assert_eq!(lambda.runs("echo"), 1, "the first one");
+}
+
+#[tokio::test]
+async fn a_call_whose_time_is_up_after_it_left_may_have_run_whatever_its_body() {
+    let lambda = lambda().await;
+    lambda.add_fault("echo=slow-answer:1m".parse().unwrap());
+    let service = Service::start(&lambda, "  echo: {function: echo, timeout: 200ms}\n").await;
+    for payload in ["", "{}"] {
+        let input = Some(Input::Payload(bytes::Bytes::from_static(payload.as_bytes())));
+        let failed = service.call(ExecutePolicyRequest { input, ..request("echo", "") }).await.unwrap_err();
+        assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("TIMEOUT", "maybe"), "{payload:?}");
+    }
+    assert_eq!(lambda.runs("echo"), 2);
+}
+
+#[tokio::test]
+async fn keys_that_lambda_calls_expired_are_sent_once_as_there_are_no_other_ones() {
+    let lambda = lambda().await;
+    lambda.add_fault("echo=expired".parse().unwrap());
+    let service = Service::start(&lambda, "  echo: {function: echo}\n").await;
+    let failed = service.json("echo", "{}").await.unwrap_err();
+    assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("CREDENTIALS_REJECTED", "no"));
+    assert_eq!(lambda.requests().len(), 1);
+}
+
+/// An address whose backlog is full, so that connecting hangs, and what fills it.
+async fn full() -> (std::net::SocketAddr, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    let short = Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await {
+        held.push(connected.unwrap());
+    }
+    (address, (listener, held))
+}
+
+#[tokio::test]
 async fn a_wrong_request_names_its_fields() {
     let lambda = lambda().await;
     let service = Service::start(&lambda, "  echo: {function: echo}\n").await;

@@ -1,0 +1,119 @@
+//! One invocation in as many attempts as are safe, and what is said when its time is up.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Ready,
+    body::Taken,
+    classify,
+    invoke::{Answer, Invoke},
+    wire::Remedy,
+};
+use crate::error::{Error, Kind, Ran};
+
+/// How often a call is sent at the most. Only what provably did not run is sent again.
+const MAX_ATTEMPTS: u32 = 3;
+/// The longest pause before the second attempt; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without a connection the network is to blame, not the deadline: TCP has sent its first packet twice.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// How far a call has come, for what to say of it when its time is up.
+struct Progress {
+    started: Instant,
+    /// Whether a connection has taken the request of the current attempt.
+    taken: Taken,
+    /// How the last attempt failed, if there was one. Nothing ran.
+    last: Option<Error>,
+    /// Whether other credentials are waited for.
+    renewing: bool,
+}
+
+impl Ready {
+    /// Invokes the function, and again if it provably did not run and there is time for it.
+    ///
+    /// # Errors
+    /// As the contract's table has them. At the deadline the connection is closed, and the error is
+    /// [`Kind::Timeout`] if the request had been sent; else it says what the call waited for, and that nothing ran.
+    pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
+        let mut progress = Progress { started: Instant::now(), taken: Taken::default(), last: None, renewing: false };
+        match timeout_at(deadline, self.attempts(invoke, deadline, &mut progress)).await {
+            Ok(result) => result,
+            Err(_) => Err(progress.out_of_time()),
+        }
+    }
+
+    async fn attempts(
+        &mut self,
+        invoke: &Invoke<'_>,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<Answer, Error> {
+        let mut attempt = 1;
+        loop {
+            let failed = match self.wire()?.send(&self.session, invoke, &progress.taken).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let Some(remedy) = failed.remedy.filter(|remedy| remedy.helps(attempt)) else {
+                return Err(failed.error);
+            };
+            progress.taken.reset();
+            match remedy {
+                Remedy::Clock => {}
+                Remedy::Credentials => {
+                    if !self.client.identity.forget(&self.session) {
+                        return Err(failed.error);
+                    }
+                    progress.renewing = true;
+                    self.session =
+                        self.client.identity.session().await.map_err(|reason| classify::credentials(&reason))?;
+                    progress.renewing = false;
+                }
+                Remedy::Time => {
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).mul_f64(0.5 + fastrand::f64() / 2.0);
+                    // An answer that says why is worth more than an attempt that cannot end in time.
+                    if Instant::now() + pause >= deadline {
+                        return Err(failed.error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            progress.last = Some(failed.error);
+            attempt += 1;
+        }
+    }
+}
+
+impl Progress {
+    fn out_of_time(self) -> Error {
+        if self.taken.get() {
+            return Error::new(Kind::Timeout, "the time was up before lambda answered: the function may have run");
+        }
+        if self.renewing {
+            return classify::error(Kind::CredentialsUnavailable)
+                .with_detail("lambda calls the credentials expired, and no other ones came in time");
+        }
+        match self.last {
+            Some(last) => last,
+            None if self.started.elapsed() >= TELLING => {
+                classify::error(Kind::LambdaUnreachable).with_detail("no connection was made within the call's time")
+            }
+            None => {
+                Error::new(Kind::Timeout, "the time was up before there was a connection to lambda").with_ran(Ran::No)
+            }
+        }
+    }
+}
+
+impl Remedy {
+    /// Whether it may help after so many attempts: what AWS has refused twice it will refuse again.
+    fn helps(self, attempts: u32) -> bool {
+        match self {
+            Self::Clock | Self::Credentials => attempts == 1,
+            Self::Time => attempts < MAX_ATTEMPTS,
+        }
+    }
+}
