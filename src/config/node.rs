@@ -12,6 +12,8 @@ use super::fault::{Found, Place};
 pub(super) struct Node {
     pub place: Place,
     pub value: Value,
+    /// Whether it is a scalar in quotes or a block: then it is text, whatever it looks like.
+    pub quoted: bool,
 }
 
 /// What a node is.
@@ -47,7 +49,7 @@ impl Node {
         }
         let mut documents = loader.into_documents().into_iter();
         let Some(first) = documents.next() else {
-            return Some(Self { place: Place { line: 1, column: 1 }, value: Value::Map(Vec::new()) });
+            return Some(Self { place: Place { line: 1, column: 1 }, value: Value::Map(Vec::new()), quoted: false });
         };
         if let Some(second) = documents.next() {
             found.add(Some(place(&second.span)), "", "is a second document: expected one");
@@ -94,8 +96,10 @@ fn place(span: &Span) -> Place {
 
 fn convert(yaml: MarkedYaml<'_>, found: &mut Found) -> Option<Node> {
     let place = place(&yaml.span);
+    let mut quoted = false;
     let value = match yaml.data {
         YamlData::Representation(text, style, None) => {
+            quoted = style != ScalarStyle::Plain;
             if style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
                 Value::Null
             } else {
@@ -129,7 +133,7 @@ fn convert(yaml: MarkedYaml<'_>, found: &mut Found) -> Option<Node> {
             return None;
         }
     };
-    Some(Node { place, value })
+    Some(Node { place, value, quoted })
 }
 
 #[cfg(test)]
@@ -147,6 +151,7 @@ mod tests {
         let Value::List(items) = &node.get("b").unwrap().value else { panic!("a list") };
         assert_eq!(items[0].text(), Some("null"), "a quoted null is text");
         assert!(matches!(items[1].value, Value::Null));
+        assert!(items[0].quoted && !a.quoted);
     }
 
     #[test]

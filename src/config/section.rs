@@ -129,22 +129,57 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A value as JSON text: numbers and booleans are what JSON takes them for, and a text that is JSON is that JSON.
+/// A value as JSON text: what stands there without quotes and JSON takes for a number or boolean is one, and all other
+/// text is text. As a whole, text that is a JSON object or array is that JSON.
 pub(super) fn json(node: &Node) -> String {
     match &node.value {
-        Value::Text(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => text.clone(),
+        Value::Text(text) if text.trim_start().starts_with(['{', '[']) && is_json(text) => text.clone(),
         _ => to_json(node).to_string(),
     }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn to_json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
+        Value::Text(text) if node.quoted => serde_json::Value::String(text.clone()),
         Value::Text(text) => match serde_json::from_str(text) {
             Ok(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) => value,
             _ => serde_json::Value::String(text.clone()),
         },
         Value::List(items) => items.iter().map(to_json).collect(),
         Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), to_json(&entry.node))).collect(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_make_text_of_what_looks_like_a_number() {
+        for (yaml, expected) in [
+            (
+                "{id: \"42\", n: 42, yes: 'true', on: true, x: 1.5, y: '1.5'}",
+                r#"{"id":"42","n":42,"on":true,"x":1.5,"y":"1.5","yes":"true"}"#,
+            ),
+            ("[007, 'null', ~, text, \"\"]", r#"["007","null",null,"text",""]"#),
+            ("\n  block: |-\n    42", r#"{"block":"42"}"#),
+            ("42", "42"),
+            ("'42'", r#""42""#),
+            ("text", r#""text""#),
+            (r#"'{"id": "42"}'"#, r#"{"id": "42"}"#),
+            ("'[1]'", "[1]"),
+            ("'[1'", r#""[1""#),
+        ] {
+            let yaml = format!("v: {yaml}\n");
+            let mut found = Found::default();
+            let root = Node::parse(&yaml, &mut found).unwrap();
+            assert_eq!(json(root.get("v").unwrap()), expected, "{yaml}");
+        }
     }
 }
