@@ -195,14 +195,7 @@ pub async fn stopped() {
 }
 
 fn options(server: &Server) -> grpc::Options {
-    grpc::Options {
-        max_connection_age: server.max_connection_age,
-        tls: server.tls.as_ref().map(|tls| grpc::Tls {
-            certificate: tls.certificate.clone(),
-            key: tls.key.clone(),
-            client_ca: tls.client_ca.clone(),
-        }),
-    }
+    grpc::Options { max_connection_age: server.max_connection_age, tls: server.tls.clone() }
 }
 
 fn local(listener: &TcpListener) -> String {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 
 use super::{print, wrong};
@@ -14,6 +14,7 @@ use crate::{
         Access, Policies, Policy,
         credentials::{AccessKeyId, AccessKeys, Base, Credentials},
         endpoint::{Endpoint, Url},
+        secret::Secret,
     },
 };
 
@@ -97,17 +98,19 @@ pub(super) fn text(functions: &[String], url: &str) -> String {
 /// identity would sign, its own key does.
 fn redirect(policies: &Policies, lambda: &Lambda) -> Result<Policies, String> {
     let url = Url::parse(lambda.url()).map_err(|error| format!("the embedded lambda's address {error}"))?;
-    let own = AccessKeyId::parse(Lambda::KEY_ID).map_err(|error| format!("the embedded lambda's key {error}"))?;
+    let own = AccessKeys {
+        id: AccessKeyId::parse(Lambda::KEY_ID).map_err(|error| format!("the embedded lambda's key id {error}"))?,
+        secret: Secret::parse(Lambda::SECRET.into()).map_err(|error| format!("the embedded lambda's key {error}"))?,
+        session_token: None,
+    };
     let named = policies.named.iter().map(|(name, policy)| {
         let credentials = policy.access.credentials();
         let keys = match credentials.base() {
             Base::Keys(keys) => {
-                lambda.set_key(keys.id.as_str(), SecretString::from(keys.secret.expose_secret()));
+                lambda.set_key(keys.id.as_str(), SecretString::from(keys.secret.expose()));
                 AccessKeys { session_token: None, ..keys.clone() }
             }
-            Base::Service => {
-                AccessKeys { id: own.clone(), secret: SecretString::from(Lambda::SECRET), session_token: None }
-            }
+            Base::Service => own.clone(),
         };
         let access = Access::new(
             policy.access.region().clone(),

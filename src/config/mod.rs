@@ -18,14 +18,20 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretSlice;
-
-use self::{fault::Found, node::Node, secrets::Secrets, section::Section};
+use self::{
+    fault::Found,
+    node::{Node, Value},
+    secrets::Secrets,
+    section::{Section, Setting},
+};
 pub use self::{
     fault::{Fault, Faults, Place},
     schema::{schema, table},
 };
-use crate::policy::{Name, Policies, endpoint::Endpoint};
+use crate::{
+    grpc::Tls,
+    policy::{Name, Policies, endpoint::Endpoint},
+};
 
 /// A configuration without a fault.
 #[derive(Debug)]
@@ -59,17 +65,6 @@ pub struct Server {
     pub drain_delay: Duration,
     /// How long calls in flight may take to end.
     pub drain_timeout: Duration,
-}
-
-/// What TLS needs, in PEM.
-#[derive(Debug)]
-pub struct Tls {
-    /// The server's certificate and its intermediates.
-    pub certificate: Vec<u8>,
-    /// The certificate's private key.
-    pub key: SecretSlice<u8>,
-    /// Whose certificates callers must have.
-    pub client_ca: Option<Vec<u8>>,
 }
 
 impl Config {
@@ -133,35 +128,65 @@ fn listen(section: &Section<'_>, default: SocketAddr, found: &mut Found) -> Opti
 }
 
 fn server(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Server> {
-    let tls = section.get("tls").map(|setting| {
-        let own = Section::new(Some(setting.node), None, &setting.key);
-        let mut pem = |key: &str, found: &mut Found| {
-            let setting = own.get(key)?;
-            let path = secrets.path(setting.node.text()?);
-            fs::read(&path)
-                .map_err(|error| {
-                    let message = format!("the file {} cannot be read: {error}", path.display());
-                    found.add(Some(setting.node.place), setting.key, message);
-                })
-                .ok()
-        };
-        let (certificate, key, client_ca) = (pem("certificate", found), pem("key", found), pem("client_ca", found));
-        Some(Tls { certificate: certificate?, key: key?.into(), client_ca })
-    });
-    let duration = |key, default| section.duration(key).unwrap_or(Duration::from_secs(default));
-    let tls = match tls {
-        None => None,
-        Some(tls) => Some(tls?),
+    let listen = listen(section, LISTEN, found);
+    let tls = section.get("tls").map(|setting| tls(&setting, secrets, found));
+    let mut duration = |key, default, bounds: Bounds| {
+        section.bounded(key, found, |duration| bounds.check(duration)).unwrap_or(Duration::from_secs(default))
     };
     Some(Server {
-        listen: listen(section, LISTEN, found)?,
-        tls,
-        max_connection_age: duration("max_connection_age", 30 * 60),
+        max_connection_age: duration("max_connection_age", 30 * 60, Bounds("1s", "24h")),
+        drain_delay: duration("drain_delay", 5, Bounds("0s", "5m")),
+        drain_timeout: duration("drain_timeout", 30, Bounds("0s", "15m")),
         max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
         workers: section.integer("workers").unwrap_or_else(cores),
-        drain_delay: duration("drain_delay", 5),
-        drain_timeout: duration("drain_timeout", 30),
+        listen: listen?,
+        tls: match tls {
+            None => None,
+            Some(tls) => Some(tls?),
+        },
     })
+}
+
+fn tls(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Tls> {
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    let mut pem = |key: &str, found: &mut Found| {
+        let setting = own.get(key)?;
+        let path = secrets.path(setting.node.text()?);
+        fs::read(&path)
+            .map_err(|error| {
+                let message = format!("the file {} cannot be read: {error}", path.display());
+                found.add(Some(setting.node.place), setting.key, message);
+            })
+            .ok()
+    };
+    let (certificate, key, client_ca) = (pem("certificate", found), pem("key", found), pem("client_ca", found));
+    let parsed = Tls::parse(certificate?, key?.into(), client_ca);
+    parsed
+        .map_err(|wrong| {
+            for error in wrong {
+                let place = own.get(error.part).map(|setting| setting.node.place);
+                found.add(place, own.key(error.part), format_args!("the file {error}"));
+            }
+        })
+        .ok()
+}
+
+/// The shortest and the longest that a duration may be.
+#[derive(Clone, Copy)]
+struct Bounds(&'static str, &'static str);
+
+impl Bounds {
+    fn check(self, duration: Duration) -> Result<Duration, String> {
+        let Self(least, most) = self;
+        let [shortest, longest] = [least, most].map(|bound| humantime::parse_duration(bound).unwrap_or_default());
+        if (shortest..=longest).contains(&duration) {
+            return Ok(duration);
+        }
+        Err(format!(
+            "`{}` is outside of what is possible: expected {least} to {most}",
+            humantime::format_duration(duration)
+        ))
+    }
 }
 
 fn policies(root: &Node, server: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> (Policies, Vec<String>) {
@@ -173,7 +198,8 @@ fn policies(root: &Node, server: &Section<'_>, secrets: &mut Secrets, found: &mu
         let path = check::join("policies", &entry.key);
         let name = Name::parse(&entry.key).map_err(|error| found.add(Some(entry.place), &path, error));
         let section = Section::new(Some(&entry.node), defaults, &path);
-        let Ok(name) = name else { continue };
+        // The check has told of what is no map; what is missing in it need not be told too.
+        let (Ok(name), Value::Map(_)) = (name, &entry.node.value) else { continue };
         if let Some(policy) = policy::policy(name.clone(), &section, inline.region.as_ref(), secrets, found) {
             if let Endpoint::Url(url) = policy.access.endpoint()
                 && url.is_exposed()

@@ -1,11 +1,13 @@
 //! A policy's section as a [`Policy`].
 
+use std::fmt::Display;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
 use super::{
     fault::Found,
-    node::Node,
+    node::{Node, Value},
     secrets::Secrets,
     section::{Section, Setting, json},
 };
@@ -23,6 +25,7 @@ use crate::{
         },
         endpoint::{Endpoint, Url},
         function::Reference,
+        secret::Secret,
     },
 };
 
@@ -74,6 +77,10 @@ pub(super) fn policy(
     let qualifiers = section.list("qualifiers", found, Qualifier::parse);
     // The default region comes after the one of the function's ARN, so the policy's own is read without it.
     let own = shared.region.filter(|_| section.has_own("region"));
+    if own.is_none() && section.get("region").is_some() && default_region.is_none() {
+        // A region is named and is none: that it is missing need not be told too.
+        return None;
+    }
     let target = Target::new(reference?, own, qualifier, default_region)
         .map_err(|error| {
             let setting = section.get(error.property());
@@ -201,36 +208,33 @@ fn credentials(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) 
     if setting.node.text().is_some() {
         return Some(Credentials::new(Base::Service, None));
     }
+    // Of another form the check has told.
+    let Value::Map(_) = setting.node.value else { return None };
     let own = Section::new(Some(setting.node), None, &setting.key);
-    let mut secret = |key: &str, found: &mut Found| -> Option<Option<SecretString>> {
-        match own.get(key) {
-            None => Some(None),
-            Some(setting) => secrets.read(&setting, found).map(Some),
-        }
+    // Everything is read before anything is put together, so that no fault hides another.
+    let id = key(&own, "access_key_id", secrets, found, |text| AccessKeyId::parse(text.expose_secret()));
+    let secret = key(&own, "secret_access_key", secrets, found, Secret::parse);
+    let session_token = key(&own, "session_token", secrets, found, Secret::parse);
+    let role = match own.get("assume_role") {
+        None => Given::No,
+        Some(setting) => assume_role(&setting, found).map_or(Given::Wrong, Given::Yes),
     };
-    let id = secret("access_key_id", found)?;
-    let key = secret("secret_access_key", found)?;
-    let session_token = secret("session_token", found)?;
-    let role = own.get("assume_role");
 
-    let base = match (id, key) {
-        (Some(id), Some(key)) => {
-            let id = AccessKeyId::parse(id.expose_secret())
-                .map_err(|error| {
-                    let place = own.get("access_key_id").map(|setting| setting.node.place);
-                    found.add(place, own.key("access_key_id"), error);
-                })
-                .ok()?;
-            Base::Keys(AccessKeys { id, secret: key, session_token })
+    let base = match (id, secret, session_token) {
+        (Given::Yes(id), Given::Yes(secret), Given::Yes(token)) => {
+            Base::Keys(AccessKeys { id, secret, session_token: Some(token) })
         }
-        (None, None) if session_token.is_none() && role.is_some() => Base::Service,
-        (None, None) if session_token.is_none() => {
+        (Given::Yes(id), Given::Yes(secret), Given::No) => Base::Keys(AccessKeys { id, secret, session_token: None }),
+        (Given::No, Given::No, Given::No) if matches!(role, Given::No) => {
             let message = "is empty: give `access_key_id` and `secret_access_key`, `assume_role`, or both";
             found.add(own.place(), setting.key, message);
             return None;
         }
-        (id, key) => {
-            for (name, missing) in [("access_key_id", id.is_none()), ("secret_access_key", key.is_none())] {
+        (Given::No, Given::No, Given::No) => Base::Service,
+        (id, secret, _) => {
+            for (name, missing) in
+                [("access_key_id", matches!(id, Given::No)), ("secret_access_key", matches!(secret, Given::No))]
+            {
                 if missing {
                     found.add(own.place(), own.key(name), "is missing: keys come in pairs");
                 }
@@ -238,16 +242,45 @@ fn credentials(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) 
             return None;
         }
     };
-    let role = match role {
-        None => None,
-        Some(setting) => {
-            let own = Section::new(Some(setting.node), None, &setting.key);
-            let arn = own.parse("role_arn", found, RoleArn::parse);
-            let external_id = own.parse("external_id", found, ExternalId::parse);
-            let session_name = own.parse("session_name", found, SessionName::parse).unwrap_or_default();
-            let duration = own.bounded("duration", found, SessionDuration::new).unwrap_or_default();
-            Some(AssumeRole { role_arn: arn?, external_id, session_name, duration })
+    match role {
+        Given::No => Some(Credentials::new(base, None)),
+        Given::Yes(role) => Some(Credentials::new(base, Some(role))),
+        Given::Wrong => None,
+    }
+}
+
+/// What the file says of a setting.
+enum Given<T> {
+    No,
+    Yes(T),
+    /// It is there, and its fault has been told.
+    Wrong,
+}
+
+/// A secret as the type that it means.
+fn key<T, E: Display>(
+    section: &Section<'_>,
+    key: &str,
+    secrets: &mut Secrets,
+    found: &mut Found,
+    parse: impl FnOnce(SecretString) -> Result<T, E>,
+) -> Given<T> {
+    let Some(setting) = section.get(key) else { return Given::No };
+    let Some(text) = secrets.read(&setting, found) else { return Given::Wrong };
+    match parse(text) {
+        Ok(value) => Given::Yes(value),
+        Err(error) => {
+            found.add(Some(setting.node.place), setting.key, error);
+            Given::Wrong
         }
-    };
-    Some(Credentials::new(base, role))
+    }
+}
+
+fn assume_role(setting: &Setting<'_>, found: &mut Found) -> Option<AssumeRole> {
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    let arn = own.parse("role_arn", found, RoleArn::parse);
+    let external_id = own.parse("external_id", found, ExternalId::parse);
+    let session_name = own.parse("session_name", found, SessionName::parse).unwrap_or_default();
+    let duration = own.bounded("duration", found, SessionDuration::new).unwrap_or_default();
+    Some(AssumeRole { role_arn: arn?, external_id, session_name, duration })
 }

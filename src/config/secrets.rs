@@ -26,44 +26,51 @@ impl Secrets {
         Self { directory: config.parent().unwrap_or(Path::new("")).to_owned(), files: Vec::new() }
     }
 
-    /// The path that a file's name in the configuration means; it is watched from now on.
+    /// The path that a file's name in the configuration means. It is to be read now, and to be watched.
     pub(super) fn path(&mut self, name: &str) -> PathBuf {
         let path = self.directory.join(name);
         self.files.push(path.clone());
         path
     }
 
-    /// The secret's text. A file's last line break is not a part of it.
+    /// The secret's text. The last line break of a file or a variable is not a part of it.
     pub(super) fn read(&mut self, setting: &Setting<'_>, found: &mut Found) -> Option<SecretString> {
-        let mut wrong = |message: String| {
-            found.add(Some(setting.node.place), setting.key.clone(), message);
-            None
-        };
-        match &setting.node.value {
-            Value::Text(text) => Some(SecretString::from(text.clone())),
+        let text = match &setting.node.value {
+            Value::Text(text) if text.is_empty() => return None,
+            Value::Text(text) if text.trim().is_empty() => Err("is blank: expected text".to_owned()),
+            Value::Text(text) => Ok(SecretString::from(text.clone())),
             Value::Map(entries) => {
                 let [Entry { key, node, .. }] = entries.as_slice() else { return None };
-                let name = node.text()?;
-                if key == "env" {
-                    return match env::var(name) {
-                        Ok(text) if !text.trim().is_empty() => Some(SecretString::from(text)),
-                        Ok(_) => wrong(format!("the environment variable {name} is empty")),
-                        Err(env::VarError::NotPresent) => wrong(format!("the environment variable {name} is not set")),
-                        Err(env::VarError::NotUnicode(_)) => {
-                            wrong(format!("the environment variable {name} is not text"))
-                        }
-                    };
-                }
-                let path = self.path(name);
-                match fs::read_to_string(&path) {
-                    Ok(text) if !text.trim().is_empty() => {
-                        Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-                    }
-                    Ok(_) => wrong(format!("the file {} is empty", path.display())),
-                    Err(error) => wrong(format!("the file {} cannot be read: {error}", path.display())),
+                let name = node.text().filter(|name| !name.is_empty())?;
+                match key.as_str() {
+                    "env" => variable(name),
+                    "file" => content(&self.path(name)),
+                    _ => return None,
                 }
             }
-            Value::Null | Value::List(_) => None,
-        }
+            Value::Null | Value::List(_) => return None,
+        };
+        text.map_err(|message| found.add(Some(setting.node.place), setting.key.clone(), message)).ok()
     }
+}
+
+fn variable(name: &str) -> Result<SecretString, String> {
+    match env::var(name) {
+        Ok(text) => without_line_break(text).ok_or_else(|| format!("the environment variable {name} is empty")),
+        Err(env::VarError::NotPresent) => Err(format!("the environment variable {name} is not set")),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not text")),
+    }
+}
+
+fn content(path: &Path) -> Result<SecretString, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => without_line_break(text).ok_or_else(|| format!("the file {} is empty", path.display())),
+        Err(error) => Err(format!("the file {} cannot be read: {error}", path.display())),
+    }
+}
+
+/// The text without the line break that editors leave at its end; nothing if that was all.
+fn without_line_break(mut text: String) -> Option<SecretString> {
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    (!text.trim().is_empty()).then(|| SecretString::from(text))
 }

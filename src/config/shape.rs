@@ -67,7 +67,7 @@ const SERVER: &[Key] = &[
         "max_connection_age",
         Kind::Duration,
         "30m",
-        "After this time, and up to a tenth more, a connection is closed once its calls have ended, so that load spreads again.",
+        "After this time, and up to a tenth more, a connection is closed once its calls have ended, so that load spreads again; 1s to 24h.",
     ),
     key(
         "inline_policies",
@@ -91,9 +91,14 @@ const SERVER: &[Key] = &[
         "drain_delay",
         Kind::Duration,
         "5s",
-        "Between NOT_SERVING and closing connections, for load balancers to notice.",
+        "Between NOT_SERVING and closing connections, for load balancers to notice, 0s to 5m.",
     ),
-    key("drain_timeout", Kind::Duration, "30s", "How long calls in flight may take to end when the service stops."),
+    key(
+        "drain_timeout",
+        Kind::Duration,
+        "30s",
+        "How long calls in flight may take to end when the service stops, 0s to 15m. Then they are cut, each with the error that says whether its function may have run.",
+    ),
 ];
 
 const TLS: &[Key] = &[

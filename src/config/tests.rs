@@ -127,6 +127,17 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
         ("another region than the ARN's", "policies: {a: {function: 'arn:aws:lambda:eu-west-1:123456789012:function:f', region: us-east-1, credentials: default}}".into(), "policies.a.region: is us-east-1, but the function's ARN says eu-west-1"),
         ("another qualifier than the suffix", "policies: {a: {function: 'f:live', region: us-east-1, qualifier: canary, credentials: default}}".into(), "policies.a.qualifier: is canary, but the function says live"),
         ("a default that no policy uses", "defaults: {region: mars}".into(), "f.yaml:1:20: defaults.region: is not a region"),
+        ("a blank secret", orders("credentials: {access_key_id: A, secret_access_key: '  '}"), "f.yaml:5:56: policies.orders.credentials.secret_access_key: is blank: expected text"),
+        ("a token of two lines", orders("credentials: {access_key_id: A, secret_access_key: s, session_token: \"to\\nken\"}"), "policies.orders.credentials.session_token: has a line break"),
+        ("no region, which is told once", "policies: {a: {function: f, region: mars, credentials: default}}".into(), "f.yaml:1:37: policies.a.region: is not a region"),
+        ("a default region that is none, for a policy without one", "defaults: {region: mars}\npolicies: {a: {function: f, credentials: default}}".into(), "f.yaml:1:20: defaults.region: is not a region"),
+        ("a text for a policy", "policies: {b: f}".into(), "f.yaml:1:15: policies.b: is a single value: expected a map of"),
+        ("nothing for a policy", "policies: {c: }".into(), "policies.c: is empty: expected a map of"),
+        ("connections that end at once", "server: {max_connection_age: 0s}".into(), "f.yaml:1:30: server.max_connection_age: `0s` is outside of what is possible: expected 1s to 24h"),
+        ("connections that end sooner than at once", "server: {max_connection_age: 1ns}".into(), "server.max_connection_age: `1ns` is outside"),
+        ("connections that never end", "server: {max_connection_age: 18446744073709551615s}".into(), "server.max_connection_age: `584"),
+        ("a stop that never comes", "server: {drain_delay: 1000000h}".into(), "server.drain_delay: `114years 28days 4h` is outside of what is possible: expected 0s to 5m"),
+        ("a stop after a day", "server: {drain_timeout: 1day}".into(), "server.drain_timeout: `1day` is outside of what is possible: expected 0s to 15m"),
         ("missing TLS files", "server: {tls: {certificate: a.pem, key: a.pem, client_ca: nope.pem}}".into(), ""),
     ] {
         let faults = parse(&text).unwrap_err();
@@ -150,6 +161,20 @@ fn all_mistakes_are_told_at_once_and_a_wrong_default_once() {
     for part in ["server.listen", "server.drain_delay", "defaults.timeout", "policies.a.function", "policies.b.colour"]
     {
         assert!(faults.iter().any(|f| f.contains(part)), "{part}: {faults:#?}");
+    }
+}
+
+#[test]
+fn no_fault_of_credentials_hides_another() {
+    let faults = parse(&orders(
+        "credentials: {access_key_id: {env: LAMBDA_POLICY_TEST_UNSET}, secret_access_key: {file: not/there}, \
+         session_token: ' ', assume_role: {role_arn: orders, duration: 1m}}",
+    ))
+    .unwrap_err();
+    let keys = ["access_key_id", "secret_access_key", "session_token", "assume_role.role_arn", "assume_role.duration"];
+    assert_eq!(faults.len(), keys.len(), "{faults:#?}");
+    for (fault, key) in faults.iter().zip(keys) {
+        assert!(fault.contains(&format!("policies.orders.credentials.{key}: ")), "{key}: {fault}");
     }
 }
 

@@ -6,6 +6,7 @@ mod decode;
 mod encode;
 mod service;
 mod status;
+mod tls;
 mod undecodable;
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use tokio_stream::Stream;
 use tonic::{
     service::{LayerExt, Routes},
     transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
+        Server,
         server::{TcpConnectInfo, TlsConnectInfo},
     },
 };
@@ -26,6 +27,7 @@ use tonic_health::{
 };
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
+pub use self::tls::{Tls, TlsError};
 use crate::{
     execute::{Engine, Peer},
     pb::{
@@ -46,17 +48,6 @@ pub struct Options {
     pub max_connection_age: Duration,
     /// Serve TLS instead of plaintext.
     pub tls: Option<Tls>,
-}
-
-/// What TLS needs, in PEM.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The server's certificate and its intermediates.
-    pub certificate: Vec<u8>,
-    /// The certificate's private key.
-    pub key: secrecy::SecretSlice<u8>,
-    /// Whose certificates callers must have, if they must have any.
-    pub client_ca: Option<Vec<u8>>,
 }
 
 /// The front, ready to serve, and the switch of its health. Each worker serves with a clone.
@@ -99,7 +90,7 @@ impl Front {
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_connection_age(spread(options.max_connection_age));
         if let Some(tls) = &options.tls {
-            server = server.tls_config(tls_config(tls)).map_err(Error)?;
+            server = server.tls_config(tls.config()).map_err(Error)?;
         }
         Ok(Self { routes, server, health })
     }
@@ -174,15 +165,6 @@ fn introduce<B>(mut request: http::Request<B>) -> http::Request<B> {
 /// Up to a tenth more, so that replicas that were started together do not send their callers away together.
 fn spread(age: Duration) -> Duration {
     age.mul_f64(1.0 + fastrand::f64() / 10.0)
-}
-
-fn tls_config(tls: &Tls) -> ServerTlsConfig {
-    use secrecy::ExposeSecret;
-    let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, tls.key.expose_secret()));
-    match &tls.client_ca {
-        Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
-        None => config,
-    }
 }
 
 macro_rules! reflection {

@@ -15,7 +15,6 @@ use aws_sdk_sts::{
     error::{ProvideErrorMetadata, SdkError},
     operation::assume_role::AssumeRoleError,
 };
-use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
 use super::refresh::{Error, Identity, Loaded, Provider};
@@ -47,8 +46,8 @@ pub(super) fn service(http: SharedHttpClient) -> Arc<Identity> {
 pub(super) fn keys(keys: &AccessKeys) -> Arc<Identity> {
     Identity::fixed(Credentials::new(
         keys.id.as_str(),
-        keys.secret.expose_secret(),
-        keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+        keys.secret.expose(),
+        keys.session_token.as_ref().map(|token| token.expose().to_owned()),
         None,
         SOURCE,
     ))

@@ -76,19 +76,18 @@ impl Pool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use secrecy::SecretString;
-
     use super::*;
     use crate::policy::{
         Region,
         credentials::{AccessKeyId, AccessKeys, AssumeRole, Credentials, RoleArn, SessionDuration, SessionName},
         endpoint::{Endpoint, Url},
+        secret::Secret,
     };
 
     fn access(secret: &str, endpoint: &str) -> Access {
         let keys = AccessKeys {
             id: AccessKeyId::parse("AKIDEXAMPLE").unwrap(),
-            secret: SecretString::from(secret.to_owned()),
+            secret: Secret::parse(secret.into()).unwrap(),
             session_token: None,
         };
         let role = AssumeRole {

@@ -7,12 +7,15 @@ use std::{
 };
 
 use regex_lite::Regex;
-use secrecy::{ExposeSecret, SecretString};
 
-use super::{function::pattern, secret::Fingerprint};
+use super::{
+    function::pattern,
+    secret::{Fingerprint, Secret},
+};
 
+/// A path may have every printable character, a role's name only some (IAM API reference, `CreateRole`).
 static ROLE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^arn:aws[a-zA-Z-]*:iam::[0-9]{12}:role/[a-zA-Z0-9+=,.@_/-]+$"));
+    LazyLock::new(|| pattern(r"^arn:aws[a-zA-Z-]*:iam::[0-9]{12}:role/(?:[!-~]+/)?[a-zA-Z0-9+=,.@_-]{1,64}$"));
 static SESSION_NAME: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[a-zA-Z0-9_+=,.@-]{2,64}$"));
 static EXTERNAL_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[a-zA-Z0-9_+=,.@:/-]+$"));
 static ACCESS_KEY_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[a-zA-Z0-9_]{1,128}$"));
@@ -23,9 +26,9 @@ pub struct AccessKeys {
     /// The access key id.
     pub id: AccessKeyId,
     /// The secret access key.
-    pub secret: SecretString,
+    pub secret: Secret,
     /// The session token of temporary keys.
-    pub session_token: Option<SecretString>,
+    pub session_token: Option<Secret>,
 }
 
 /// An access key id. No secret, but kept out of logs as it tells whose secret to look for.
@@ -92,8 +95,8 @@ impl Credentials {
         let seconds = role.as_ref().map(|r| r.duration.as_secs().to_le_bytes());
         let fingerprint = Fingerprint::of([
             keys.map(|k| k.id.0.as_bytes()),
-            keys.map(|k| k.secret.expose_secret().as_bytes()),
-            keys.and_then(|k| k.session_token.as_ref()).map(|t| t.expose_secret().as_bytes()),
+            keys.map(|k| k.secret.expose().as_bytes()),
+            keys.and_then(|k| k.session_token.as_ref()).map(|t| t.expose().as_bytes()),
             role.as_ref().map(|r| r.role_arn.0.as_bytes()),
             role.as_ref().and_then(|r| r.external_id.as_ref()).map(|e| e.0.as_bytes()),
             role.as_ref().map(|r| r.session_name.0.as_bytes()),
@@ -263,7 +266,7 @@ mod tests {
     fn keys(secret: &str) -> Base {
         Base::Keys(AccessKeys {
             id: AccessKeyId::parse("AKIDEXAMPLE").unwrap(),
-            secret: SecretString::from(secret.to_owned()),
+            secret: Secret::parse(secret.into()).unwrap(),
             session_token: None,
         })
     }
@@ -305,6 +308,10 @@ mod tests {
             ("arn:aws:iam::123456789012:role/path/to/orders", true),
             ("arn:aws-us-gov:iam::123456789012:role/orders", true),
             ("arn:aws-cn:iam::123456789012:role/a+b=c,d.e@f_g-h", true),
+            ("arn:aws:iam::123456789012:role/a:b!/~c*/orders", true),
+            ("arn:aws:iam::123456789012:role/pa th/orders", false),
+            ("arn:aws:iam::123456789012:role/path/or:ders", false),
+            ("arn:aws:iam::123456789012:role/path/", false),
             ("arn:aws:iam::123456789012:user/orders", false),
             ("arn:aws:iam::12345:role/orders", false),
             ("arn:aws:iam::123456789012:role/", false),

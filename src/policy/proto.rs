@@ -2,14 +2,13 @@
 
 use std::{fmt::Display, time::Duration};
 
-use secrecy::SecretString;
-
 use super::{
     Access, InlineDefaults, Invocation, Log, Name, Policy, Qualifier, Region, Target, Timeout,
     credentials::{
         AccessKeyId, AccessKeys, AssumeRole, Base, Credentials, ExternalId, RoleArn, SessionDuration, SessionName,
     },
     function::Reference,
+    secret::{Secret, SecretError},
 };
 use crate::{
     error::{Error, Violation},
@@ -62,9 +61,8 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
     let qualifier = faults.optional("qualifier", &qualifier, Qualifier::parse);
 
     let id = faults.required("aws_access_key_id", &aws_access_key_id, AccessKeyId::parse);
-    if aws_secret_access_key.is_empty() {
-        faults.add("aws_secret_access_key", REQUIRED);
-    }
+    let secret = faults.required("aws_secret_access_key", &aws_secret_access_key, secret_of);
+    let session_token = faults.optional("aws_session_token", &aws_session_token, secret_of);
     let arn = faults.optional("aws_assume_role_arn", &aws_assume_role_arn, RoleArn::parse);
     let external_id = faults.optional("external_id", &external_id, ExternalId::parse);
     let session_name = faults.optional("role_session_name", &role_session_name, SessionName::parse);
@@ -99,14 +97,10 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
             .ok()
     });
 
-    let (Some(target), Some(id), true) = (target, id, faults.0.is_empty()) else {
+    let (Some(target), Some(id), Some(secret), true) = (target, id, secret, faults.0.is_empty()) else {
         return Err(Error::invalid(faults.0));
     };
-    let keys = AccessKeys {
-        id,
-        secret: SecretString::from(aws_secret_access_key),
-        session_token: (!aws_session_token.is_empty()).then(|| SecretString::from(aws_session_token)),
-    };
+    let keys = AccessKeys { id, secret, session_token };
     let role = arn.map(|role_arn| AssumeRole {
         role_arn,
         external_id,
@@ -176,6 +170,10 @@ impl Faults {
     }
 }
 
+fn secret_of(text: &str) -> Result<Secret, SecretError> {
+    Secret::parse(text.into())
+}
+
 fn named<T: Copy>(names: &[(&'static str, T)], text: &str) -> Result<T, String> {
     names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
@@ -230,6 +228,7 @@ mod tests {
             external_id: "x".into(),
             role_session_name: "a b".into(),
             role_duration_seconds: 1,
+            aws_session_token: "token\n".into(),
             invocation: 9,
             log: "all".into(),
             event: "grpc".into(),
@@ -241,6 +240,7 @@ mod tests {
             [
                 "region",
                 "qualifier",
+                "aws_session_token",
                 "aws_assume_role_arn",
                 "external_id",
                 "role_session_name",

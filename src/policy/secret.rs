@@ -1,4 +1,4 @@
-//! Fingerprints of secrets, so that caches can tell credentials apart without holding them.
+//! Secrets that AWS gave, and fingerprints by which caches tell them apart without holding them.
 
 use std::{
     fmt,
@@ -6,15 +6,64 @@ use std::{
     sync::LazyLock,
 };
 
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 /// Makes a fingerprint useless outside this process: two hashers seeded by the operating system.
 static SALT: LazyLock<[u64; 2]> =
     LazyLock::new(|| [RandomState::new().hash_one(0_u8), RandomState::new().hash_one(1_u8)]);
 
+/// A secret access key or a session token: text that can stand in a header, as a token does.
+#[derive(Clone, Debug)]
+pub struct Secret(SecretString);
+
+/// The text is no secret that AWS gives. It names no part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretError {
+    /// Spaces, or nothing.
+    Blank,
+    /// A line break, another control character, or a letter outside ASCII.
+    Character,
+}
+
 /// A salted SHA-256 of everything that makes two things the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
+
+impl Secret {
+    /// Takes a secret as it is.
+    ///
+    /// # Errors
+    /// If it is blank, or has a character that no header has.
+    pub fn parse(text: SecretString) -> Result<Self, SecretError> {
+        let exposed = text.expose_secret();
+        if exposed.trim().is_empty() {
+            return Err(SecretError::Blank);
+        }
+        if !exposed.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(SecretError::Character);
+        }
+        Ok(Self(text))
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Display for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blank => "is blank: expected the text that AWS gave",
+            Self::Character => {
+                "has a line break or another character that AWS gives in no secret: expected printable ASCII"
+            }
+        })
+    }
+}
+
+impl std::error::Error for SecretError {}
 
 impl Fingerprint {
     /// The fingerprint of these parts; an absent part differs from an empty one.
@@ -55,6 +104,22 @@ impl fmt::Debug for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_can_stand_in_a_header() {
+        use SecretError::{Blank, Character};
+        for (text, result) in [
+            ("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Ok(())),
+            ("a b", Ok(())),
+            ("", Err(Blank)),
+            ("  \t", Err(Blank)),
+            ("secret\n", Err(Character)),
+            ("sec\0ret", Err(Character)),
+            ("s\u{e9}cret", Err(Character)),
+        ] {
+            assert_eq!(Secret::parse(SecretString::from(text)).map(|_| ()), result, "{text:?}");
+        }
+    }
 
     #[test]
     fn parts_are_kept_apart() {

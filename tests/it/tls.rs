@@ -74,15 +74,77 @@ async fn calls_are_encrypted_and_only_callers_with_a_certificate_come_in() {
 }
 
 #[test]
-fn a_key_that_is_none_keeps_the_service_from_starting() {
+fn a_key_that_is_none_is_told_by_the_check_and_keeps_the_service_from_starting() {
     let directory = Directory::new();
-    for name in ["c.pem", "k.pem"] {
-        directory.write(name, "no PEM\n");
+    let authority = Authority::new();
+    let (certificate, _) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    let (_, other) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    for (name, text) in [("c.pem", &*certificate), ("k.pem", &*other), ("none.pem", "no PEM\n")] {
+        directory.write(name, text);
     }
-    let text =
-        "server: {listen: '127.0.0.1:0', tls: {certificate: c.pem, key: k.pem}}\nadmin: {listen: '127.0.0.1:0'}\n";
-    let output = run(&["serve", "--config", directory.write("f.yaml", text).to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("server.tls: the certificate and key do not make a TLS server"), "{said}");
+    for (tls, expected) in [
+        ("{certificate: c.pem, key: k.pem}", &["server.tls.key: the file is not the certificate's key"][..]),
+        (
+            "{certificate: none.pem, key: none.pem, client_ca: none.pem}",
+            &[
+                "server.tls.certificate: the file has no certificate: expected PEM with `BEGIN CERTIFICATE`",
+                "server.tls.key: the file has no private key: expected PEM",
+                "server.tls.client_ca: the file has no certificate",
+            ],
+        ),
+    ] {
+        let text = format!("server: {{listen: '127.0.0.1:0', tls: {tls}}}\nadmin: {{listen: '127.0.0.1:0'}}\n");
+        let file = directory.write("f.yaml", &text);
+        for command in ["check", "serve"] {
+            let output = run(&[command, "--config", file.to_str().unwrap()]);
+            assert_eq!(output.status.code(), Some(2), "{command} {tls}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            for expected in expected {
+                assert!(said.contains(expected), "{command} {tls}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_calls_by_tls_too() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    let (own, own_key) = authority.issue("gateway", ExtendedKeyUsagePurpose::ClientAuth);
+    let ca = authority.pem();
+    let files =
+        [("server.pem", &certificate), ("server.key", &key), ("ca.pem", &ca), ("own.pem", &own), ("own.key", &own_key)];
+    let file = |name: &str| directory.0.join(name).display().to_string();
+    for (name, text) in files {
+        directory.write(name, text);
+    }
+    let tls = "tls: {certificate: server.pem, key: server.key, client_ca: ca.pem}";
+    let process = Process::serve(&directory.write("f.yaml", &config(&lambda, tls, "  echo: {function: echo}\n")), &[]);
+    let address = eventually("the service", async || process.address("grpc")).await;
+    let port = address.rsplit_once(':').unwrap().1.to_owned();
+    let (https, bare) = (format!("https://localhost:{port}"), format!("localhost:{port}"));
+    let http = format!("http://{bare}");
+    let (ca, own, own_key) = (file("ca.pem"), file("own.pem"), file("own.key"));
+    for (what, arguments, code) in [
+        (
+            "a certificate and whom to trust",
+            &["--address", &https, "--ca", &ca, "--cert", &own, "--key", &own_key][..],
+            0,
+        ),
+        ("without a scheme", &["--address", &bare, "--ca", &ca, "--cert", &own, "--key", &own_key], 0),
+        ("no certificate", &["--address", &https, "--ca", &ca], 1),
+        ("the system's authorities", &["--address", &https, "--cert", &own, "--key", &own_key], 1),
+        ("a certificate for plain http", &["--address", &http, "--ca", &ca], 2),
+        ("a file that is not there", &["--address", &https, "--ca", "/not/there"], 2),
+        ("a certificate without its key", &["--address", &https, "--cert", &own], 2),
+    ] {
+        let arguments: Vec<_> = ["call", "echo"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        let called =
+            tokio::task::spawn_blocking(move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+        let output = called.await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{what}: {said}");
+    }
 }
