@@ -1,5 +1,6 @@
 //! The service put together: fronts over the engine, readiness, reload, and the way out.
 
+mod reload;
 mod watch;
 mod workers;
 
@@ -13,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Server},
+    config::{Config, Fixed, Server},
     execute::Engine,
     grpc::{self, Front, Health},
     http::{
@@ -79,6 +80,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     lambda::install_crypto();
+    let fixed = Fixed::of(&config);
     let Config { server, policies, files, warnings, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
@@ -103,7 +105,7 @@ pub async fn run(
     };
     let mut serving = tokio::spawn(workers::serve(listeners.grpc, server.workers, front, left.clone()));
     let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
-    let reloading = file.map(|file| tokio::spawn(reload(file, files, Arc::clone(&engine))));
+    let reloading = file.map(|file| tokio::spawn(reload::run(file, files, fixed, Arc::clone(&engine))));
     readiness.set(true);
 
     tokio::select! {
@@ -145,38 +147,6 @@ async fn drain(
         tracing::warn!(in_flight = engine.in_flight(), "calls were cut, as they did not end within drain_timeout");
     } else {
         let _ = connections_closed.await;
-    }
-}
-
-/// Reads the configuration again whenever there is a reason, and keeps the old one if the new one is wrong.
-async fn reload(file: PathBuf, mut files: Vec<PathBuf>, engine: Arc<Engine>) {
-    let mut hangup = signal(SignalKind::hangup()).ok();
-    loop {
-        let mut watch = watch::Watch::new(&files);
-        tokio::select! {
-            () = watch.changed() => {}
-            () = async {
-                match &mut hangup {
-                    Some(hangup) => { hangup.recv().await; }
-                    None => std::future::pending().await,
-                }
-            } => {}
-        }
-        let again = file.clone();
-        match tokio::task::spawn_blocking(move || Config::load(&again)).await {
-            Ok(Ok(config)) => {
-                tracing::info!(policies = config.policies.named.len(), "configuration reloaded");
-                config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
-                engine.replace(config.policies);
-                files = config.files;
-            }
-            Ok(Err(faults)) => {
-                for fault in faults.to_string().lines() {
-                    tracing::error!(fault, "configuration not reloaded: the old one stays in force");
-                }
-            }
-            Err(error) => tracing::error!(%error, "configuration not reloaded: the old one stays in force"),
-        }
     }
 }
 

@@ -3,38 +3,46 @@
 //! It looks at the files once a second instead of asking the kernel: inotify sees neither what happens on another
 //! machine nor behind a symlink's target, and its watches are few. A thousand files cost about a millisecond.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::config::{Files, Stamp};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another; nothing if there is no such file.
-type Stamp = Option<(SystemTime, u64, u64)>;
-
 /// Files and how they looked last.
 #[derive(Debug)]
-pub(super) struct Watch(Vec<(PathBuf, Stamp)>);
+pub(super) struct Watch {
+    files: Arc<[PathBuf]>,
+    last: Vec<Stamp>,
+}
 
 impl Watch {
-    /// Begins to watch; what changes from now on is a change.
-    pub(super) fn new(files: &[PathBuf]) -> Self {
-        Self(files.iter().map(|file| (file.clone(), stamp(file))).collect())
+    /// Begins to watch; what has changed since the files were read is a change.
+    pub(super) fn new(files: Files) -> Self {
+        let (files, last): (Vec<_>, _) = files.into_iter().unzip();
+        Self { files: files.into(), last }
+    }
+
+    /// Watches these too. Of a file that is watched already the later look counts.
+    pub(super) fn add(&mut self, files: Files) {
+        let mut all: BTreeMap<_, _> = self.files.iter().cloned().zip(self.last.iter().copied()).collect();
+        all.extend(files);
+        let (files, last): (Vec<_>, _) = all.into_iter().unzip();
+        *self = Self { files: files.into(), last };
     }
 
     /// Waits until a file changed, then for as long as they go on changing, so that a half-written set is not read.
+    /// Nothing is lost if the wait is given up.
     pub(super) async fn changed(&mut self) {
         let mut changed = false;
         loop {
             tokio::time::sleep(PERIOD).await;
-            let files = std::mem::take(&mut self.0);
-            let Ok((files, again)) = tokio::task::spawn_blocking(move || look(files)).await else {
-                return;
-            };
-            self.0 = files;
+            let files = Arc::clone(&self.files);
+            let look = move || files.iter().map(|file| Stamp::of(file)).collect::<Vec<_>>();
+            let Ok(now) = tokio::task::spawn_blocking(look).await else { return };
+            let again = now != self.last;
+            self.last = now;
             if changed && !again {
                 return;
             }
@@ -43,32 +51,44 @@ impl Watch {
     }
 }
 
-fn look(mut files: Vec<(PathBuf, Stamp)>) -> (Vec<(PathBuf, Stamp)>, bool) {
-    let mut changed = false;
-    for (file, last) in &mut files {
-        let now = stamp(file);
-        if *last != now {
-            *last = now;
-            changed = true;
-        }
-    }
-    (files, changed)
-}
-
-fn stamp(file: &Path) -> Stamp {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
+    use crate::config::Config;
+
+    /// What a configuration consists of that names these files for secrets.
+    fn files(directory: &Path, secrets: &[&str]) -> Files {
+        let policies: String = secrets
+            .iter()
+            .map(|file| {
+                format!(
+                    "  {file}: {{function: f, region: us-east-1, credentials: {{access_key_id: A, secret_access_key: \
+                     {{file: {file}}}}}}}\n"
+                )
+            })
+            .collect();
+        match Config::parse(&format!("policies:\n{policies}"), &directory.join("f.yaml")) {
+            Ok(config) => config.files,
+            Err(faults) => faults.files,
+        }
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("lambda-policy-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    async fn notices(watch: &mut Watch) -> bool {
+        tokio::time::timeout(PERIOD * 5, watch.changed()).await.is_ok()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_swapped_symlink_is_a_change() {
-        let directory = std::env::temp_dir().join(format!("lambda-policy-watch-{}", std::process::id()));
+        let directory = directory("watch");
         for (version, text) in [("1", "one"), ("2", "two")] {
             fs::create_dir_all(directory.join(version)).unwrap();
             fs::write(directory.join(version).join("secret"), text).unwrap();
@@ -78,14 +98,38 @@ mod tests {
         let file = directory.join("secret");
         std::os::unix::fs::symlink("..data/secret", &file).unwrap();
 
-        let mut watch = Watch::new(std::slice::from_ref(&file));
-        let quiet = tokio::time::timeout(PERIOD * 5, watch.changed()).await;
-        assert!(quiet.is_err(), "nothing changed yet");
-        let mut watch = Watch::new(std::slice::from_ref(&file));
+        let mut watch = Watch::new(files(&directory, &["secret"]));
+        assert!(!notices(&mut watch).await, "nothing changed yet");
         std::os::unix::fs::symlink("2", directory.join("..tmp")).unwrap();
         fs::rename(directory.join("..tmp"), &data).unwrap();
-        tokio::time::timeout(PERIOD * 5, watch.changed()).await.unwrap();
+        assert!(notices(&mut watch).await);
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_after_it_was_read_and_before_it_is_watched_is_a_change() {
+        let directory = directory("between");
+        fs::write(directory.join("secret"), "one").unwrap();
+        let read = files(&directory, &["secret"]);
+        fs::write(directory.join("secret"), "another").unwrap();
+        let mut watch = Watch::new(read);
+        assert!(notices(&mut watch).await);
+        assert!(!notices(&mut watch).await, "and it is one change");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_a_refused_configuration_names_is_watched_beside_those_in_force() {
+        let directory = directory("refused");
+        fs::write(directory.join("old"), "one").unwrap();
+        for changed in ["new", "old"] {
+            let mut watch = Watch::new(files(&directory, &["old"]));
+            watch.add(files(&directory, &["new"]));
+            assert!(!notices(&mut watch).await, "nothing changed yet");
+            fs::write(directory.join(changed), "another").unwrap();
+            assert!(notices(&mut watch).await, "{changed}");
+        }
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::files::Files;
+
 /// A place in the file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -32,6 +34,8 @@ pub struct Faults {
     pub file: PathBuf,
     /// At least one.
     pub faults: Vec<Fault>,
+    /// The file and all that it refers to: when one of them changes, it may be right.
+    pub files: Files,
 }
 
 /// The faults found so far. A value under `defaults` is read for each policy, and its fault is kept once.
@@ -50,10 +54,10 @@ impl Found {
         self.0.is_empty()
     }
 
-    pub(super) fn into_faults(mut self, file: &Path) -> Faults {
+    pub(super) fn into_faults(mut self, file: &Path, files: Files) -> Faults {
         self.0.sort_by_key(|fault| fault.place);
         self.0.dedup_by(|a, b| a.place == b.place && a.message == b.message);
-        Faults { file: file.to_owned(), faults: self.0 }
+        Faults { file: file.to_owned(), faults: self.0, files }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod check;
 mod fault;
+mod files;
+mod fixed;
 mod node;
 mod policy;
 mod schema;
@@ -9,14 +11,7 @@ mod secrets;
 mod section;
 mod shape;
 
-use std::{
-    collections::HashMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use self::{
     fault::Found,
@@ -26,6 +21,8 @@ use self::{
 };
 pub use self::{
     fault::{Fault, Faults, Place},
+    files::{Files, Stamp},
+    fixed::Fixed,
     schema::{schema, table},
 };
 use crate::{
@@ -43,7 +40,7 @@ pub struct Config {
     /// What is executed.
     pub policies: Policies,
     /// The file and all that it refers to: when one of them changes, the configuration does.
-    pub files: Vec<PathBuf>,
+    pub files: Files,
     /// What is allowed but deserves a look.
     pub warnings: Vec<String>,
 }
@@ -73,12 +70,13 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, in the file's order.
     pub fn load(file: &Path) -> Result<Self, Faults> {
-        let mut found = Found::default();
+        let files = noted(file);
         match fs::read_to_string(file) {
-            Ok(text) => Self::parse(&text, file),
+            Ok(text) => Self::read(&text, file, files),
             Err(error) => {
+                let mut found = Found::default();
                 found.add(None, "", format_args!("cannot be read: {error}"));
-                Err(found.into_faults(file))
+                Err(found.into_faults(file, files))
             }
         }
     }
@@ -88,26 +86,32 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, in the file's order.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Faults> {
+        Self::read(text, file, noted(file))
+    }
+
+    fn read(text: &str, file: &Path, files: Files) -> Result<Self, Faults> {
         let mut found = Found::default();
-        let Some(root) = Node::parse(text, &mut found) else { return Err(found.into_faults(file)) };
+        let Some(root) = Node::parse(text, &mut found) else { return Err(found.into_faults(file, files)) };
         check::section(&root, shape::FILE, "", &mut found);
 
-        let mut secrets = Secrets::new(file);
+        let mut secrets = Secrets::new(file, files);
         let server_section = Section::new(root.get("server"), None, "server");
         let server = server(&server_section, &mut secrets, &mut found);
         let admin = listen(&Section::new(root.get("admin"), None, "admin"), ADMIN, &mut found);
         let (policies, warnings) = policies(&root, &server_section, &mut secrets, &mut found);
         match (server, admin) {
             (Some(server), Some(admin)) if found.is_empty() => {
-                let mut files = secrets.files;
-                files.push(file.to_owned());
-                files.sort_unstable();
-                files.dedup();
-                Ok(Self { server, admin, policies, files, warnings })
+                Ok(Self { server, admin, policies, files: secrets.files, warnings })
             }
-            _ => Err(found.into_faults(file)),
+            _ => Err(found.into_faults(file, secrets.files)),
         }
     }
+}
+
+fn noted(file: &Path) -> Files {
+    let mut files = Files::default();
+    files.note(file);
+    files
 }
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 50051);

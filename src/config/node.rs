@@ -140,6 +140,7 @@ fn convert(yaml: MarkedYaml<'_>, found: &mut Found) -> Option<Node> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::Files;
 
     #[test]
     fn scalars_keep_their_text_and_nodes_their_place() {
@@ -167,7 +168,7 @@ mod tests {
         ] {
             let mut found = Found::default();
             let _ = Node::parse(text, &mut found);
-            let faults = found.into_faults(std::path::Path::new("f"));
+            let faults = found.into_faults(std::path::Path::new("f"), Files::default());
             assert_eq!(faults.faults.first().unwrap().place.unwrap().line, line, "{text:?}: {faults}");
         }
     }

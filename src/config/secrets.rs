@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::{
     fault::Found,
+    files::Files,
     node::{Entry, Value},
     section::Setting,
 };
@@ -17,19 +18,19 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Secrets {
     directory: PathBuf,
-    pub files: Vec<PathBuf>,
+    pub files: Files,
 }
 
 impl Secrets {
     /// Relative paths start from the directory of the configuration file.
-    pub(super) fn new(config: &Path) -> Self {
-        Self { directory: config.parent().unwrap_or(Path::new("")).to_owned(), files: Vec::new() }
+    pub(super) fn new(config: &Path, files: Files) -> Self {
+        Self { directory: config.parent().unwrap_or(Path::new("")).to_owned(), files }
     }
 
     /// The path that a file's name in the configuration means. It is to be read now, and to be watched.
     pub(super) fn path(&mut self, name: &str) -> PathBuf {
         let path = self.directory.join(name);
-        self.files.push(path.clone());
+        self.files.note(&path);
         path
     }
 

@@ -68,6 +68,10 @@ impl Service {
     pub(crate) async fn start_with(text: &str, file: Option<PathBuf>) -> Self {
         let config =
             Config::parse(text, file.as_deref().unwrap_or("test.yaml".as_ref())).unwrap_or_else(|f| panic!("{f}"));
+        Self::run(config, file).await
+    }
+
+    pub(crate) async fn run(config: Config, file: Option<PathBuf>) -> Self {
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = listeners.grpc.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel::<()>();

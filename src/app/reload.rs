@@ -1,0 +1,53 @@
+//! Reads the configuration again when there is a reason, and keeps the old one if the new one is wrong.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::watch::Watch;
+use crate::{
+    config::{Config, Files, Fixed},
+    execute::Engine,
+};
+
+/// Waits for changes of the files and for SIGHUP, without end. `fixed` is what this process goes on with.
+pub(super) async fn run(file: PathBuf, files: Files, fixed: Fixed, engine: Arc<Engine>) {
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    let mut watch = Watch::new(files);
+    loop {
+        tokio::select! {
+            () = watch.changed() => {}
+            () = received(&mut hangup) => {}
+        }
+        let again = file.clone();
+        match tokio::task::spawn_blocking(move || Config::load(&again)).await {
+            Ok(Ok(config)) => {
+                tracing::info!(policies = config.policies.named.len(), "configuration reloaded");
+                config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+                let waiting = fixed.differences(&config);
+                if !waiting.is_empty() {
+                    tracing::warn!(settings = waiting.join(", "), "these have changed, and need a restart");
+                }
+                engine.replace(config.policies);
+                watch = Watch::new(config.files);
+            }
+            Ok(Err(faults)) => {
+                for fault in faults.to_string().lines() {
+                    tracing::error!(fault, "configuration not reloaded: the old one stays in force");
+                }
+                // What is missing may come, and what is in force may change.
+                watch.add(faults.files);
+            }
+            Err(error) => tracing::error!(%error, "configuration not reloaded: the old one stays in force"),
+        }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
