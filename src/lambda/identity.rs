@@ -19,9 +19,9 @@ use tokio::sync::OnceCell;
 
 use super::refresh::{Error, Identity, Loaded, Provider};
 use crate::policy::{
-    Access,
+    Access, Region,
     credentials::{AccessKeys, AssumeRole},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Url},
 };
 
 /// The name that the SDK gives to where credentials came from.
@@ -55,30 +55,13 @@ pub(super) fn keys(keys: &AccessKeys) -> Arc<Identity> {
 
 /// A role that `base` assumes.
 pub(super) fn role(role: &AssumeRole, base: Arc<Identity>, access: &Access, http: SharedHttpClient) -> Arc<Identity> {
-    let mut config = aws_sdk_sts::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(aws_sdk_sts::config::Region::new(access.region().as_str().to_owned()))
-        .http_client(http)
-        .credentials_provider(Provider(base))
-        .identity_cache(IdentityCache::no_cache())
-        // Assuming a role twice does no harm.
-        .retry_config(RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100)))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .operation_attempt_timeout(Duration::from_secs(4))
-                .operation_timeout(Duration::from_secs(12))
-                .build(),
-        );
-    if let Endpoint::Variant { fips, dual_stack } = access.endpoint() {
-        config = config.use_fips(*fips).use_dual_stack(*dual_stack);
-    }
-    if let Some(url) = access.sts_endpoint() {
-        config = config.endpoint_url(url.as_str());
-    }
-    let sts = aws_sdk_sts::Client::from_conf(config.build());
     let role = role.clone();
+    let (region, endpoint, address) =
+        (access.region().clone(), access.endpoint().clone(), access.sts_endpoint().cloned());
     Identity::loaded(move || {
-        let (sts, role) = (sts.clone(), role.clone());
+        // A client is 16 KB and a fraction of a millisecond, and wanted every hour: it does not outlive its call.
+        let sts = sts(&region, &endpoint, address.as_ref(), Arc::clone(&base), http.clone());
+        let role = role.clone();
         Box::pin(async move {
             let answer = sts
                 .assume_role()
@@ -105,6 +88,37 @@ pub(super) fn role(role: &AssumeRole, base: Arc<Identity>, access: &Access, http
             )))
         })
     })
+}
+
+/// A client for one call of STS.
+fn sts(
+    region: &Region,
+    endpoint: &Endpoint,
+    address: Option<&Url>,
+    base: Arc<Identity>,
+    http: SharedHttpClient,
+) -> aws_sdk_sts::Client {
+    let mut config = aws_sdk_sts::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(aws_sdk_sts::config::Region::new(region.as_str().to_owned()))
+        .http_client(http)
+        .credentials_provider(Provider(base))
+        .identity_cache(IdentityCache::no_cache())
+        // Assuming a role twice does no harm.
+        .retry_config(RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100)))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(Duration::from_secs(4))
+                .operation_timeout(Duration::from_secs(12))
+                .build(),
+        );
+    if let Endpoint::Variant { fips, dual_stack } = endpoint {
+        config = config.use_fips(*fips).use_dual_stack(*dual_stack);
+    }
+    if let Some(url) = address {
+        config = config.endpoint_url(url.as_str());
+    }
+    aws_sdk_sts::Client::from_conf(config.build())
 }
 
 async fn default_chain(http: SharedHttpClient) -> DefaultCredentialsChain {
