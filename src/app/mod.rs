@@ -24,6 +24,9 @@ use crate::{
     lambda,
 };
 
+/// How long what has nothing left to wait for may take.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// The sockets that the service listens on: arguments, so that tests take free ports.
 #[derive(Debug)]
 pub struct Listeners {
@@ -136,17 +139,19 @@ async fn drain(
     tokio::time::sleep(server.drain_delay).await;
     engine.close();
     leave.send_replace(true);
-    // A watch of the health service never ends by itself, so the calls are what is waited for.
-    let calls_ended = async {
-        while engine.in_flight() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let connections_closed = async { timeout(Duration::from_secs(1), serving).await };
-    if timeout(server.drain_timeout, calls_ended).await.is_err() {
-        tracing::warn!(in_flight = engine.in_flight(), "calls were cut, as they did not end within drain_timeout");
-    } else {
-        let _ = connections_closed.await;
+    if timeout(server.drain_timeout, ended(engine)).await.is_err() {
+        tracing::warn!(in_flight = engine.in_flight(), "calls are cut, as they did not end within drain_timeout");
+        engine.cut();
+        // Each ends at once with what is to be said of it.
+        let _ = timeout(MOMENT, ended(engine)).await;
+    }
+    // A watch of the health service never ends by itself, so connections are given a moment for the last answers only.
+    let _ = timeout(MOMENT, serving).await;
+}
+
+async fn ended(engine: &Engine) {
+    while engine.in_flight() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -51,6 +51,11 @@ impl Engine {
         self.admission.close();
     }
 
+    /// Ends the calls in flight, each with the error that says whether its function may have run.
+    pub fn cut(&self) {
+        self.lambda.cut();
+    }
+
     /// How many calls are in flight.
     pub fn in_flight(&self) -> usize {
         self.admission.in_flight()

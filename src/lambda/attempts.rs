@@ -39,10 +39,11 @@ impl Ready {
     /// [`Kind::Timeout`] if the request had been sent; else it says what the call waited for, and that nothing ran.
     pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
         let mut progress = Progress { started: Instant::now(), taken: Taken::default(), last: None, renewing: false };
-        match timeout_at(deadline, self.attempts(invoke, deadline, &mut progress)).await {
+        let answered = match timeout_at(deadline, self.attempts(invoke, deadline, &mut progress)).await {
             Ok(result) => result,
             Err(_) => Err(progress.out_of_time()),
-        }
+        };
+        answered.map_err(|error| if self.cut.is_done() { classify::stopped(error.ran()) } else { error })
     }
 
     async fn attempts(
@@ -57,7 +58,7 @@ impl Ready {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let Some(remedy) = failed.remedy.filter(|remedy| remedy.helps(attempt)) else {
+            let Some(remedy) = failed.remedy.filter(|remedy| remedy.helps(attempt) && !self.cut.is_done()) else {
                 return Err(failed.error);
             };
             progress.taken.reset();
@@ -68,8 +69,11 @@ impl Ready {
                         return Err(failed.error);
                     }
                     progress.renewing = true;
-                    self.session =
-                        self.client.identity.session().await.map_err(|reason| classify::credentials(&reason))?;
+                    self.session = tokio::select! {
+                        session = self.client.identity.session() => session,
+                        () = self.cut.wait() => return Err(failed.error),
+                    }
+                    .map_err(|reason| classify::credentials(&reason))?;
                     progress.renewing = false;
                 }
                 Remedy::Time => {

@@ -3,7 +3,7 @@
 //! Source: Lambda API reference, `Invoke`, Errors; and the common errors of AWS services for signatures.
 
 use super::refresh;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Ran};
 
 /// What Lambda means by an HTTP status and an error code.
 pub(super) fn kind(status: u16, code: &str) -> Kind {
@@ -107,6 +107,16 @@ fn message(kind: Kind) -> &'static str {
 /// The error of a kind, in the words for the caller.
 pub(super) fn error(kind: Kind) -> Error {
     Error::new(kind, message(kind))
+}
+
+/// The service stops, and the call did not end by itself.
+pub(super) fn stopped(ran: Ran) -> Error {
+    match ran {
+        Ran::No => Error::new(Kind::ShuttingDown, "the service is stopping: call another replica"),
+        Ran::Maybe => {
+            Error::new(Kind::LambdaFailed, "the service stopped before lambda answered: the function may have run")
+        }
+    }
 }
 
 /// Why there are no credentials, as the contract says it.

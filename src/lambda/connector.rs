@@ -32,7 +32,10 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore};
 use tower::{BoxError, Service};
 
-use super::body::Body;
+use super::{
+    body::Body,
+    cut::{Cut, Cuttable},
+};
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,11 +74,14 @@ pub(super) struct Connector(Arc<[legacy::Client<Connect, Body>]>);
 
 /// Makes one connection within [`CONNECT_TIMEOUT`]; the TCP connector's own timeout leaves TLS out.
 #[derive(Clone)]
-struct Connect(HttpsConnector<TcpConnector>);
+struct Connect {
+    https: HttpsConnector<TcpConnector>,
+    cut: Cut,
+}
 
 impl Connector {
-    /// A connector for this many workers, at least one.
-    pub(super) fn new(workers: usize) -> Self {
+    /// A connector for this many workers, at least one, whose connections end when they are cut.
+    pub(super) fn new(workers: usize, cut: &Cut) -> Self {
         let mut tcp = TcpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -91,7 +97,7 @@ impl Connector {
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-                .build(Connect(https.clone()))
+                .build(Connect { https: https.clone(), cut: cut.clone() })
         };
         Self((0..workers.max(1)).map(client).collect())
     }
@@ -123,17 +129,23 @@ fn tls() -> ClientConfig {
 }
 
 impl Service<Uri> for Connect {
-    type Response = <HttpsConnector<TcpConnector> as Service<Uri>>::Response;
+    type Response = Cuttable<<HttpsConnector<TcpConnector> as Service<Uri>>::Response>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
+        self.https.poll_ready(cx)
     }
 
     fn call(&mut self, address: Uri) -> Self::Future {
-        let connecting = self.0.call(address);
-        Box::pin(async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? })
+        let connecting = self.https.call(address);
+        let cut = self.cut.clone();
+        Box::pin(async move {
+            tokio::select! {
+                connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting) => Ok(cut.over(connected??)),
+                () = cut.wait() => Err("the service stops".into()),
+            }
+        })
     }
 }
 

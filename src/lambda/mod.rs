@@ -4,6 +4,7 @@ mod attempts;
 mod body;
 mod classify;
 mod connector;
+mod cut;
 mod identity;
 mod invoke;
 mod pool;
@@ -31,6 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Lambda {
     pool: pool::Pool,
+    cut: cut::Cut,
 }
 
 /// A client that has credentials.
@@ -38,12 +40,14 @@ pub struct Lambda {
 pub struct Ready {
     client: Arc<pool::Client>,
     session: Arc<refresh::Session>,
+    cut: cut::Cut,
 }
 
 impl Lambda {
     /// For this many workers, each with connections of its own. Nothing is connected yet.
     pub fn new(workers: usize) -> Self {
-        Self { pool: pool::Pool::new(workers) }
+        let cut = cut::Cut::default();
+        Self { pool: pool::Pool::new(workers, &cut), cut }
     }
 
     /// The client for this access, once it has credentials.
@@ -52,11 +56,22 @@ impl Lambda {
     /// [`Kind::CredentialsUnavailable`], [`Kind::CredentialsRejected`], or [`Kind::Timeout`] at the deadline.
     pub async fn ready(&self, access: &Access, deadline: Instant) -> Result<Ready, Error> {
         let client = self.pool.client(access);
-        let session = timeout_at(deadline, client.identity.session())
-            .await
+        let session = tokio::select! {
+            // In this order the ones at hand cost no look at anything else.
+            biased;
+            session = timeout_at(deadline, client.identity.session()) => session,
+            () = self.cut.wait() => return Err(classify::stopped(Ran::No)),
+        };
+        let session = session
             .map_err(|_| Error::new(Kind::Timeout, "the time was up before there were credentials").with_ran(Ran::No))?
             .map_err(|reason| classify::credentials(&reason))?;
-        Ok(Ready { client, session })
+        Ok(Ready { client, session, cut: self.cut.clone() })
+    }
+
+    /// Ends every call now: those that may have run with [`Kind::LambdaFailed`], the others with
+    /// [`Kind::ShuttingDown`].
+    pub fn cut(&self) {
+        self.cut.cut();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
 
-use super::{connector::Connector, identity, refresh::Identity, wire::Wire};
+use super::{connector::Connector, cut::Cut, identity, refresh::Identity, wire::Wire};
 use crate::policy::{Access, credentials::Base, secret::Fingerprint};
 
 /// The most clients that are kept: together with their role's credentials about 2 KB each, and 20 us to build one that
@@ -39,8 +39,8 @@ pub(super) struct Client {
 }
 
 impl Pool {
-    pub(super) fn new(workers: usize) -> Self {
-        let connector = Connector::new(workers);
+    pub(super) fn new(workers: usize, cut: &Cut) -> Self {
+        let connector = Connector::new(workers, cut);
         let http: SharedHttpClient = connector.clone().into_shared();
         Self {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
@@ -109,7 +109,7 @@ mod tests {
     #[tokio::test]
     async fn equal_access_gets_the_same_client_and_a_rotated_secret_another() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, &Cut::default());
         let first = pool.client(&access("one", "https://a"));
         assert!(Arc::ptr_eq(&first, &pool.client(&access("one", "https://a"))));
         assert!(!Arc::ptr_eq(&first, &pool.client(&access("two", "https://a"))));
@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test]
     async fn ten_thousand_secrets_leave_a_bounded_pool() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, &Cut::default());
         for n in 0..10_000 {
             pool.client(&access(&format!("secret {n}"), "https://a"));
         }
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn no_key_and_no_debug_shows_a_secret() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, &Cut::default());
         pool.client(&access("hunter2", "https://a"));
         let printed = format!("{pool:?}");
         assert!(!printed.contains("hunter2"), "{printed}");

@@ -33,6 +33,7 @@ use http_body_util::BodyExt;
 
 use super::{
     connector::Connector,
+    cut::Cut,
     invoke::Invoke,
     refresh::{Identity, Session},
     sign::Stamp,
@@ -169,7 +170,8 @@ impl Call {
         crate::lambda::install_crypto();
         let region = OwnRegion::parse(self.region).unwrap();
         let credentials = OwnCredentials::new(Base::Service, None);
-        Wire::new(&Access::new(region, credentials, self.endpoint.clone(), None), Connector::new(1)).unwrap()
+        Wire::new(&Access::new(region, credentials, self.endpoint.clone(), None), Connector::new(1, &Cut::default()))
+            .unwrap()
     }
 
     async fn session(&self) -> Arc<Session> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lambda_policy::local::Lambda;
+use lambda_policy::{config::Config, local::Lambda};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
@@ -52,7 +52,78 @@ async fn calls_that_do_not_end_in_time_do_not_keep_the_service_from_stopping() {
     eventually("the call in flight", async || (lambda.runs("slow") == 1).then_some(())).await;
     process.signal("TERM");
     assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
-    assert!(call.await.unwrap().is_err());
+    let failed = call.await.unwrap().unwrap_err();
+    assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("LAMBDA_FAILED", "maybe"));
+    assert!(failed.status.message().contains("the service stopped"), "{}", failed.status.message());
+}
+
+#[tokio::test]
+async fn a_call_that_still_waits_for_credentials_at_the_end_did_not_run() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let keys = format!("access_key_id: {}, secret_access_key: {}", Lambda::KEY_ID, Lambda::SECRET);
+    let role = format!("{{{keys}, assume_role: {{role_arn: 'arn:aws:iam::123456789012:role/r'}}}}");
+    let text = config(&lambda, "drain_timeout: 300ms", &format!("  role: {{function: echo, credentials: {role}}}\n"));
+    lambda.set_sts_silent(true);
+    let mut process = Process::serve(&directory.write("f.yaml", &text), &[]);
+    let caller = client(&served(&mut process).await).await;
+    let call = tokio::spawn(async move { execute(&caller, request("role", "{}")).await });
+    eventually("the call of STS", async || (!lambda.requests().is_empty()).then_some(())).await;
+    process.signal("TERM");
+    assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
+    let failed = call.await.unwrap().unwrap_err();
+    assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("SHUTTING_DOWN", "no"));
+}
+
+#[tokio::test]
+async fn a_refused_file_takes_effect_once_what_it_lacked_is_there() {
+    let lambda = lambda().await;
+    lambda.set_key("AKIDNEW", "secret-new".into());
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", &config(&lambda, "", "  echo: {function: echo}\n"));
+    let mut process = Process::serve(&file, &[]);
+    let caller = client(&served(&mut process).await).await;
+    let keys = "{access_key_id: AKIDNEW, secret_access_key: {file: newsec}}";
+    let policies = format!("  new: {{function: echo, credentials: {keys}}}\n");
+    directory.write("f.yaml", &config(&lambda, "max_in_flight: 7", &policies));
+    eventually("the complaint", async || process.said().contains("newsec cannot be read").then_some(())).await;
+    execute(&caller, request("echo", "{}")).await.unwrap();
+    directory.write("newsec", "secret-new\n");
+    eventually("the new policy", async || execute(&caller, request("new", "{}")).await.ok()).await;
+    assert!(execute(&caller, request("echo", "{}")).await.is_err(), "the old one is gone with the old file");
+    eventually("what is said of a restart", async || {
+        let said = process.said();
+        let line = said.lines().find(|line| line.contains("need a restart"))?;
+        line.contains("\"server.max_in_flight\"").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_that_changes_while_the_service_starts_is_noticed() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    directory.write("secret", "old");
+    let keys = format!("{{access_key_id: {}, secret_access_key: {{file: secret}}}}", Lambda::KEY_ID);
+    let text = config(&lambda, "", &format!("  echo: {{function: echo, credentials: {keys}}}\n"));
+    let file = directory.write("f.yaml", &text);
+    let config = Config::load(&file).unwrap();
+    directory.write("secret", Lambda::SECRET);
+    let service = crate::support::Service::run(config, Some(file)).await;
+    eventually("the new secret", async || service.json("echo", "{}").await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_variables_last_line_break_is_no_part_of_the_secret() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let keys = "{access_key_id: {env: ITS_ID}, secret_access_key: {env: ITS_SECRET}}";
+    let text = config(&lambda, "", &format!("  echo: {{function: echo, credentials: {keys}}}\n"));
+    let (id, secret) = (format!("{}\n", Lambda::KEY_ID), format!("{}\r\n", Lambda::SECRET));
+    let environment = [("ITS_ID", &*id), ("ITS_SECRET", &*secret)];
+    let mut process = Process::serve(&directory.write("f.yaml", &text), &environment);
+    let caller = client(&served(&mut process).await).await;
+    execute(&caller, request("echo", "{}")).await.unwrap();
 }
 
 #[tokio::test]
@@ -190,6 +261,9 @@ async fn call_prints_the_answer_and_exits_with_1_on_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("INVALID_REQUEST (InvalidArgument)") && said.contains("  json: is not JSON"), "{said}");
+    let closed = ["call", "greet", "--address", "127.0.0.1:1"];
+    let output = tokio::task::spawn_blocking(move || run(&closed)).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "nobody listens there, which is no fault of the command");
     let output = call(&["nobody"]).await;
     assert!(String::from_utf8(output.stderr).unwrap().contains("POLICY_NOT_FOUND (NotFound)"));
 }
