@@ -105,7 +105,7 @@ pub struct FunctionError {
     pub error_type: String,
     /// The error's message in the function's words.
     pub message: String,
-    /// The function's output in full.
+    /// The function's output in full; what is large is left out where the reply's output says it already.
     pub payload: Bytes,
 }
 

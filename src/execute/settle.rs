@@ -12,6 +12,9 @@ use crate::{
     policy::Policy,
 };
 
+/// The largest output that stands in the error as well as in the answer.
+const MOST_TWICE: usize = 1024 * 1024;
+
 /// The form of an input, which the output takes.
 #[derive(Debug)]
 pub(super) enum Form {
@@ -47,11 +50,11 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
     let (output, error) = match (status, form) {
         (202 | 204, _) => (Output::None, None),
         (_, Form::Payload) => {
-            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            let error = fault.map(|fault| FunctionError::reported(fault, again(&payload)));
             (Output::Payload(payload), error)
         }
         (_, Form::Json) => {
-            let error = fault.map(|fault| FunctionError::reported(fault, payload.clone()));
+            let error = fault.map(|fault| FunctionError::reported(fault, again(&payload)));
             (as_json(payload), error)
         }
         (_, Form::Http { request_id, marks }) => {
@@ -60,6 +63,12 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
         }
     };
     Reply { status, output, error, version, request_id, log, timing, variables }
+}
+
+/// An output that is said already, for the error: what is large is not said twice, or the message would be larger than
+/// clients read.
+fn again(payload: &Bytes) -> Bytes {
+    if payload.len() <= MOST_TWICE { payload.clone() } else { Bytes::new() }
 }
 
 /// The HTTP answer: the function's own, or what the policy's rules or the format's front door say instead.
@@ -75,6 +84,8 @@ fn http(
         Some(fault) => {
             let front = || refusal(Failure::Function);
             let reply = rules::apply(&policy.on_function_error, &fault, &payload, front).unwrap_or_else(front);
+            // A rule may have made the payload the answer's body.
+            let payload = if reply.body == payload { again(&payload) } else { payload };
             (reply, Some(FunctionError::reported(fault, payload)))
         }
         None => match policy.event.decode(payload.clone()) {

@@ -122,14 +122,17 @@ async fn the_functions_own_failure_is_an_answer() {
     let service = Service::start(&lambda, "  fail: {function: fail}\n").await;
     for (json, kind) in [("{}", Kind::Unhandled), (r#"{"handled": true}"#, Kind::Handled)] {
         let response = service.json("fail", json).await.unwrap();
-        let error = response.error.unwrap();
+        let error = response.error.clone().unwrap();
         assert_eq!((response.status, error.kind()), (200, kind));
         assert_eq!((error.r#type.as_str(), error.message.as_str()), ("OrderError", "the order cannot be placed"));
         assert!(error.payload.starts_with(b"{"));
+        assert_eq!(output(&response)["errorType"], "OrderError");
     }
     let http = Input::Http(HttpRequest { method: "GET".into(), body: Bytes::from_static(b"{}"), ..Default::default() });
     let call = ExecutePolicyRequest { policy: "fail".into(), input: Some(http), ..Default::default() };
-    let Some(Output::Http(reply)) = service.call(call).await.unwrap().output else { panic!("an HTTP answer") };
+    let response = service.call(call).await.unwrap();
+    assert!(response.error.unwrap().payload.starts_with(b"{"), "the gateway is told everything");
+    let Some(Output::Http(reply)) = response.output else { panic!("an HTTP answer") };
     assert_eq!(reply.status, 502);
     assert!(
         !String::from_utf8_lossy(&reply.body).contains("OrderError"),
