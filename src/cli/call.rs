@@ -1,9 +1,14 @@
 //! `call`: one call of a policy, its answer made readable.
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use super::{complain, print, wrong};
-use crate::grpc::client::{Client, Failure, Outcome};
+use crate::grpc::client::{Client, ConnectError, Failure, Outcome, Trust};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -12,9 +17,18 @@ pub(super) struct Args {
     /// The event: JSON, or @FILE to read it
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
     data: String,
-    /// Where the service listens
-    #[arg(long, value_name = "ADDRESS", default_value = "http://127.0.0.1:50051")]
+    /// Where the service listens: HOST:PORT, http://… or https://…
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     address: String,
+    /// The authorities to trust the service by, in PEM; the system's without
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The certificate to be known by, in PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Instead of the policy's: request-response, event or dry-run
     #[arg(long, value_name = "TYPE", value_parser = ["request-response", "event", "dry-run"])]
     invocation: Option<String>,
@@ -34,9 +48,17 @@ pub(super) async fn run(args: Args) -> ExitCode {
             Err(error) => return wrong(&format!("--data: the file {file} cannot be read: {error}")),
         },
     };
-    let mut client = match Client::connect(&args.address).await {
+    let trust = match trust(&args) {
+        Ok(trust) => trust,
+        Err(error) => return wrong(&error),
+    };
+    let mut client = match Client::connect(&args.address, trust).await {
         Ok(client) => client,
-        Err(error) => return wrong(&format!("--address: {error}")),
+        Err(error @ ConnectError::Wrong(_)) => return wrong(&format!("--address: {error}")),
+        Err(error @ ConnectError::Unreachable(_)) => {
+            complain(&format!("--address: {error}"));
+            return ExitCode::FAILURE;
+        }
     };
     let called =
         client.call_json(&args.policy, data, args.invocation.as_deref(), &args.qualifier, Some(args.timeout)).await;
@@ -50,6 +72,18 @@ pub(super) async fn run(args: Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn trust(args: &Args) -> Result<Trust, String> {
+    let read = |option: &str, file: &Path| {
+        fs::read(file).map_err(|error| format!("--{option}: the file {} cannot be read: {error}", file.display()))
+    };
+    let ca = args.ca.as_deref().map(|file| read("ca", file)).transpose()?;
+    let identity = match (&args.cert, &args.key) {
+        (Some(certificate), Some(key)) => Some((read("cert", certificate)?, read("key", key)?.into())),
+        _ => None,
+    };
+    Ok(Trust { ca, identity })
 }
 
 /// Prints the output on standard output and what stands around it on standard error.

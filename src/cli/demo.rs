@@ -8,7 +8,7 @@ use super::{print, wrong};
 use crate::{
     app::{self, Listeners},
     config::Config,
-    grpc::client::{Client, Failure, Outcome},
+    grpc::client::{Client, Failure, Outcome, Trust},
     local::{Function, Lambda, Options, Role},
 };
 
@@ -64,7 +64,7 @@ impl Demo {
             let _ = stopped.await;
         };
         let service = tokio::spawn(app::run(config, None, listeners, shutdown));
-        let client = Client::connect(&address.to_string()).await?;
+        let client = Client::connect(&address.to_string(), Trust::default()).await?;
         Ok(Self { lambda, client, stop, service })
     }
 

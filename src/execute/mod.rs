@@ -61,6 +61,15 @@ impl Engine {
         self.admission.in_flight()
     }
 
+    /// The error, and which policy it is about, if one of this name is configured.
+    #[must_use]
+    pub fn about(&self, name: &str, error: Error) -> Error {
+        match self.policies.load().named.get(name) {
+            Some(policy) => error.with_about(policy.about()),
+            None => error,
+        }
+    }
+
     /// Executes one call.
     ///
     /// # Errors

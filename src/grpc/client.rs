@@ -1,10 +1,16 @@
 //! A client of the contract, for the command line: calls, and failures with their details taken apart.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
+use rustls::RootCertStore;
+use secrecy::{ExposeSecret, SecretSlice};
 use tonic::{
     Request, Status,
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt;
 
@@ -20,9 +26,23 @@ const MAX_MESSAGE: usize = super::MAX_MESSAGE;
 #[derive(Debug)]
 pub struct Client(PolicyServiceClient<Channel>);
 
-/// No connection.
+/// How a service that speaks TLS is trusted, and how it knows the caller. In PEM.
+#[derive(Debug, Default)]
+pub struct Trust {
+    /// The authorities of the service's certificate; the system's without.
+    pub ca: Option<Vec<u8>>,
+    /// The caller's certificate and key.
+    pub identity: Option<(Vec<u8>, SecretSlice<u8>)>,
+}
+
+/// Why there is no connection.
 #[derive(Debug)]
-pub struct Unreachable(String);
+pub enum ConnectError {
+    /// What was asked for cannot be.
+    Wrong(String),
+    /// Nobody listens there, or nobody to be trusted.
+    Unreachable(String),
+}
 
 /// An answer of the function.
 #[derive(Debug)]
@@ -61,18 +81,34 @@ pub struct Failure {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects: by TLS if the address says `https`, or says neither and there is something to trust.
     ///
     /// # Errors
-    /// If the address is none, or nobody listens there.
-    pub async fn connect(address: &str) -> Result<Self, Unreachable> {
-        let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let unreachable = |error: tonic::transport::Error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Unreachable(format!("{address}: {error}{cause}"))
+    /// If the address or a certificate is none, or nobody listens there who can be trusted.
+    pub async fn connect(address: &str, trust: Trust) -> Result<Self, ConnectError> {
+        let given = trust.ca.is_some() || trust.identity.is_some();
+        let address = match address.split_once("://") {
+            Some(("http", _)) if given => {
+                return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for: say https")));
+            }
+            Some(_) => address.to_owned(),
+            None => format!("http{}://{address}", if given { "s" } else { "" }),
         };
-        let endpoint = Endpoint::from_shared(address.clone()).map_err(unreachable)?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await.map_err(unreachable)?;
+        let told = |error: tonic::transport::Error| {
+            let mut told = format!("{address}: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                let _ = write!(told, ": {cause}");
+                source = cause.source();
+            }
+            told
+        };
+        let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|error| ConnectError::Wrong(told(error)))?;
+        if address.starts_with("https://") {
+            endpoint = endpoint.tls_config(trust.config()).map_err(|error| ConnectError::Wrong(told(error)))?;
+        }
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(5));
+        let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable(told(error)))?;
         Ok(Self(PolicyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)))
     }
 
@@ -107,6 +143,24 @@ impl Client {
         match self.0.execute_policy(request).await {
             Ok(response) => Ok(Outcome::from(response.into_inner())),
             Err(status) => Err(Failure::from(status)),
+        }
+    }
+}
+
+impl Trust {
+    fn config(self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new();
+        let config = match self.ca {
+            Some(ca) => config.ca_certificate(Certificate::from_pem(ca)),
+            None => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                config.trust_anchors(roots.roots)
+            }
+        };
+        match self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key.expose_secret())),
+            None => config,
         }
     }
 }
@@ -157,10 +211,11 @@ impl From<Status> for Failure {
     }
 }
 
-impl fmt::Display for Unreachable {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let (Self::Wrong(told) | Self::Unreachable(told)) = self;
+        f.write_str(told)
     }
 }
 
-impl std::error::Error for Unreachable {}
+impl std::error::Error for ConnectError {}

@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// Parses a request. `inline` gives what inline policies start from, and nothing where they are denied.
+/// `about` adds to an error what is known of the policy of a name.
 ///
 /// # Errors
 /// [`Kind::InvalidRequest`] with every field that is wrong; [`Kind::CallerDenied`] for an inline policy that may not be.
@@ -20,12 +21,14 @@ pub(super) fn request(
     wire: pb::ExecutePolicyRequest,
     deadline: Option<Instant>,
     inline: impl FnOnce() -> Option<InlineDefaults>,
+    about: impl FnOnce(&str, Error) -> Error,
 ) -> Result<Request, Error> {
     let pb::ExecutePolicyRequest { policy, lambda, input, invocation, qualifier, context, tenant } = wire;
     let mut faults = Vec::new();
 
-    let choice = match (policy.is_empty(), lambda) {
-        (false, None) => Some(Choice::Named(policy)),
+    // The named policy is none of them, so that its name can still be told if something else is wrong.
+    let inline = match (policy.is_empty(), lambda) {
+        (false, None) => Some(None),
         (true, Some(lambda)) => {
             let defaults = inline().ok_or_else(|| {
                 Error::new(
@@ -35,7 +38,7 @@ pub(super) fn request(
                 )
             })?;
             match proto::inline(lambda, &defaults) {
-                Ok(policy) => Some(Choice::Inline(Arc::new(policy))),
+                Ok(policy) => Some(Some(Arc::new(policy))),
                 Err(error) => {
                     faults.extend_from_slice(error.violations());
                     None
@@ -68,11 +71,12 @@ pub(super) fn request(
     let context = optional(&mut faults, "context", &context, ClientContext::parse);
     let tenant = optional(&mut faults, "tenant", &tenant, Tenant::parse);
 
-    match (choice, input) {
-        (Some(policy), Some(input)) if faults.is_empty() => {
+    match (inline, input) {
+        (Some(inline), Some(input)) if faults.is_empty() => {
+            let policy = inline.map_or_else(|| Choice::Named(policy), Choice::Inline);
             Ok(Request { policy, input, invocation, qualifier, context, tenant, deadline })
         }
-        _ => Err(Error::invalid(faults)),
+        _ => Err(about(&policy, Error::invalid(faults))),
     }
 }
 
@@ -160,7 +164,7 @@ mod tests {
     }
 
     fn fields(wire: pb::ExecutePolicyRequest) -> Vec<String> {
-        let error = request(wire, None, || Some(InlineDefaults::default())).unwrap_err();
+        let error = request(wire, None, || Some(InlineDefaults::default()), |_, error| error).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidRequest);
         error.violations().iter().map(|v| v.field.clone()).collect()
     }
@@ -201,7 +205,7 @@ mod tests {
     fn an_inline_policy_is_denied_unless_it_is_allowed() {
         let wire =
             pb::ExecutePolicyRequest { policy: String::new(), lambda: Some(pb::LambdaPolicy::default()), ..wire() };
-        let error = request(wire, None, || None).unwrap_err();
+        let error = request(wire, None, || None, |_, error| error).unwrap_err();
         assert_eq!(error.kind(), Kind::CallerDenied);
     }
 }

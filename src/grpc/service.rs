@@ -32,7 +32,8 @@ impl PolicyService for Service {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let line = access::Line::start("ExecutePolicy", &request.get_ref().policy);
         let inline = || self.engine.policies().inline.clone();
-        let result = match decode::request(request.into_inner(), deadline, inline) {
+        let about = |name: &str, error| self.engine.about(name, error);
+        let result = match decode::request(request.into_inner(), deadline, inline, about) {
             Ok(request) => self.engine.execute(request).await,
             Err(error) => Err(error),
         };

@@ -28,6 +28,7 @@ pub(super) struct Given {
     pub request_id: String,
     pub function: String,
     pub arn: String,
+    pub region: String,
     pub version: String,
     pub client_context: Option<String>,
     pub tenant: Option<String>,

@@ -13,6 +13,7 @@ use super::{
     functions::{Given, Run},
     request_id,
     server::{Answer, Cut, full, half},
+    sigv4,
     sts::decode,
 };
 
@@ -34,23 +35,18 @@ pub(super) fn function_of(request: &Request<Bytes>) -> Option<String> {
 /// Invokes the function that the path names.
 pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request<Bytes>) -> Answer {
     let id = request_id();
-    // `arn:aws:lambda:REGION:ACCOUNT:function:NAME[:QUALIFIER]`, `ACCOUNT:function:NAME[:QUALIFIER]`, `NAME[:QUALIFIER]`
-    let (name, suffix) = match reference.split(':').collect::<Vec<_>>()[..] {
-        ["arn", _, "lambda", _, _, "function", name] | [_, "function", name] | [name] => (name, None),
-        ["arn", _, "lambda", _, _, "function", name, suffix] | [_, "function", name, suffix] | [name, suffix] => {
-            (name, Some(suffix))
-        }
-        _ => {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "ValidationException",
-                &format!(
-                    "1 validation error detected: Value '{reference}' at 'functionName' failed to satisfy constraint"
-                ),
-                &id,
-            );
-        }
+    let Some(named) = Named::parse(reference) else {
+        let message =
+            format!("1 validation error detected: Value '{reference}' at 'functionName' failed to satisfy constraint");
+        return refuse(StatusCode::BAD_REQUEST, "ValidationException", &message, &id);
     };
+    let Named { name, suffix, .. } = named;
+    let region = named.region.map(str::to_owned).or_else(|| sigv4::region(request.headers())).unwrap_or_default();
+    let arn = format!(
+        "arn:{}:lambda:{region}:{}:function:{name}",
+        named.partition.unwrap_or_else(|| partition(&region)),
+        named.account.unwrap_or(&state.account),
+    );
     let qualifier = request
         .uri()
         .query()
@@ -64,9 +60,8 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
         Some(Fault::Throttle(after)) => return throttled(after, &id),
         Some(Fault::Deny) => {
             let message = format!(
-                "User is not authorized to perform: lambda:InvokeFunction on resource: {} because no identity-based policy allows \
-                 the lambda:InvokeFunction action",
-                state.arn(name)
+                "User is not authorized to perform: lambda:InvokeFunction on resource: {arn} because no identity-based policy \
+                 allows the lambda:InvokeFunction action"
             );
             return refuse(StatusCode::FORBIDDEN, "AccessDeniedException", &message, &id);
         }
@@ -86,7 +81,7 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
     }
 
     let Some(function) = state.functions.get(name).cloned() else {
-        let message = format!("Function not found: {}", state.arn(name));
+        let message = format!("Function not found: {arn}");
         return refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message, &id);
     };
     if let Some(qualifier) = &qualifier
@@ -94,7 +89,7 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
         && qualifier != "$LATEST"
         && !function.qualifiers.contains(qualifier)
     {
-        let message = format!("Function not found: {}:{qualifier}", state.arn(name));
+        let message = format!("Function not found: {arn}:{qualifier}");
         return refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message, &id);
     }
 
@@ -126,9 +121,10 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
         request_id: id.clone(),
         function: name.to_owned(),
         arn: match &qualifier {
-            None => state.arn(name),
-            Some(qualifier) => format!("{}:{qualifier}", state.arn(name)),
+            None => arn,
+            Some(qualifier) => format!("{arn}:{qualifier}"),
         },
+        region,
         version: version.clone(),
         client_context,
         tenant: text(headers, "x-amz-tenant-id"),
@@ -163,6 +159,48 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
             let message = format!("Value '{kind}' at 'invocationType' failed to satisfy constraint");
             refuse(StatusCode::BAD_REQUEST, "InvalidParameterValueException", &message, &id)
         }
+    }
+}
+
+/// A function as calls name it.
+#[derive(Default)]
+struct Named<'a> {
+    partition: Option<&'a str>,
+    region: Option<&'a str>,
+    account: Option<&'a str>,
+    name: &'a str,
+    suffix: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME`, `ACCOUNT:function:NAME` or `NAME`, each with `:QUALIFIER` or
+    /// without.
+    fn parse(reference: &'a str) -> Option<Self> {
+        let parts: Vec<_> = reference.split(':').collect();
+        let (named, rest) = match parts.as_slice() {
+            ["arn", partition, "lambda", region, account, "function", rest @ ..] => {
+                let (partition, region, account) = (Some(*partition), Some(*region), Some(*account));
+                (Self { partition, region, account, ..Self::default() }, rest)
+            }
+            [account, "function", rest @ ..] if !rest.is_empty() => {
+                (Self { account: Some(account), ..Self::default() }, rest)
+            }
+            rest => (Self::default(), rest),
+        };
+        match rest {
+            [name] => Some(Self { name, ..named }),
+            [name, suffix] => Some(Self { name, suffix: Some(suffix), ..named }),
+            _ => None,
+        }
+    }
+}
+
+fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        region if region.starts_with("eusc-") => "aws-eusc",
+        _ => "aws",
     }
 }
 

@@ -45,9 +45,7 @@ const REMEMBERED: usize = 1000;
 /// What the endpoint offers.
 #[derive(Debug)]
 pub struct Options {
-    /// The region in ARNs.
-    pub region: String,
-    /// The account in ARNs.
+    /// The account in ARNs, where calls name none. Their region is the one that they are signed for.
     pub account: String,
     /// The functions.
     pub functions: Vec<Function>,
@@ -119,7 +117,6 @@ enum Body {
 
 #[derive(Debug)]
 struct State {
-    region: String,
     account: String,
     roles: Vec<Role>,
     lifetime: Mutex<Option<Duration>>,
@@ -152,7 +149,6 @@ impl Default for Options {
     /// Every built-in function under its own name, one key, and nothing forbidden.
     fn default() -> Self {
         Self {
-            region: "us-east-1".to_owned(),
             account: "123456789012".to_owned(),
             functions: Builtin::ALL.iter().map(|(name, builtin)| Function::builtin(name, *builtin)).collect(),
             keys: vec![(Lambda::KEY_ID.to_owned(), SecretString::from(Lambda::SECRET))],
@@ -178,9 +174,7 @@ impl Lambda {
         let runnable = |function: Function| {
             let body = match function.source {
                 Source::Builtin(builtin) => Body::Builtin(builtin),
-                Source::Process(command) => {
-                    Body::Process(Process::new(&function.name, command, &options.region, options.timeout))
-                }
+                Source::Process(command) => Body::Process(Process::new(&function.name, command, options.timeout)),
             };
             let runnable = Runnable { name: function.name.clone(), qualifiers: function.qualifiers, body };
             (function.name, Arc::new(runnable))
@@ -189,7 +183,6 @@ impl Lambda {
         let state = Arc::new(State {
             functions: options.functions.into_iter().map(runnable).collect(),
             keys: Mutex::new(options.keys.into_iter().map(key).collect()),
-            region: options.region,
             account: options.account,
             roles: options.roles,
             lifetime: Mutex::new(options.lifetime),
@@ -334,10 +327,6 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
 }
 
 impl State {
-    fn arn(&self, function: &str) -> String {
-        format!("arn:aws:lambda:{}:{}:function:{function}", self.region, self.account)
-    }
-
     fn fault_for(&self, function: &str) -> Option<Fault> {
         locked(&self.faults).iter_mut().find_map(|rule| rule.takes(function).then_some(rule.fault))
     }

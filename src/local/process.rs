@@ -35,7 +35,6 @@ const LOG_LIMIT: usize = 16 * 1024;
 pub(super) struct Process {
     name: String,
     command: Vec<String>,
-    region: String,
     timeout: Duration,
     places: Semaphore,
     idle: Mutex<Vec<Environment>>,
@@ -47,6 +46,7 @@ pub(super) struct Busy;
 /// A process that waits for its next event.
 #[derive(Debug)]
 struct Environment {
+    region: String,
     work: mpsc::Sender<Work>,
     exit: watch::Receiver<Option<String>>,
     init_error: InitError,
@@ -58,11 +58,10 @@ struct Environment {
 type Log = Arc<Mutex<Vec<u8>>>;
 
 impl Process {
-    pub(super) fn new(name: &str, command: Vec<String>, region: &str, timeout: Duration) -> Self {
+    pub(super) fn new(name: &str, command: Vec<String>, timeout: Duration) -> Self {
         Self {
             name: name.to_owned(),
             command,
-            region: region.to_owned(),
             timeout,
             places: Semaphore::new(MAX_ENVIRONMENTS),
             idle: Mutex::default(),
@@ -72,10 +71,9 @@ impl Process {
     /// Runs the function once, in an idle environment or a new one.
     pub(super) async fn run(&self, event: &Bytes, given: &Given) -> Result<Run, Busy> {
         let _place = self.places.try_acquire().map_err(|_| Busy)?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let environment = match idle.filter(|environment| environment.exit.borrow().is_none()) {
+        let environment = match self.idle_in(&given.region) {
             Some(environment) => environment,
-            None => match self.start().await {
+            None => match self.start(&given.region).await {
                 Ok(environment) => environment,
                 Err(error) => {
                     let message = format!("RequestId: {} Error: {error}", given.request_id);
@@ -84,6 +82,14 @@ impl Process {
             },
         };
         Ok(self.run_in(environment, event, given).await)
+    }
+
+    /// An idle environment that lives, of a region: the process has been told which.
+    fn idle_in(&self, region: &str) -> Option<Environment> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|environment| environment.exit.borrow().is_none());
+        let place = idle.iter().rposition(|environment| environment.region == region)?;
+        Some(idle.remove(place))
     }
 
     async fn run_in(&self, mut environment: Environment, event: &Bytes, given: &Given) -> Run {
@@ -132,7 +138,7 @@ impl Process {
         }
     }
 
-    async fn start(&self) -> io::Result<Environment> {
+    async fn start(&self, region: &str) -> io::Result<Environment> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (program, arguments) = self
@@ -148,8 +154,8 @@ impl Process {
             .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
             .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", self.name))
             .env("AWS_LAMBDA_LOG_STREAM_NAME", "local")
-            .env("AWS_REGION", &self.region)
-            .env("AWS_DEFAULT_REGION", &self.region)
+            .env("AWS_REGION", region)
+            .env("AWS_DEFAULT_REGION", region)
             .env("LAMBDA_TASK_ROOT", ".")
             .env("_HANDLER", "handler")
             .env("TZ", ":UTC")
@@ -182,7 +188,7 @@ impl Process {
         let (work, queue) = mpsc::channel(1);
         let init_error = InitError::default();
         tasks.spawn(runtime_api::serve(listener, queue, init_error.clone()));
-        Ok(Environment { work, exit, init_error, log, _tasks: tasks })
+        Ok(Environment { region: region.to_owned(), work, exit, init_error, log, _tasks: tasks })
     }
 }
 
@@ -236,7 +242,7 @@ mod tests {
 
     async fn run(command: &[&str], timeout: Duration) -> serde_json::Value {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        let process = Process::new("orders", command, "us-east-1", timeout);
+        let process = Process::new("orders", command, timeout);
         let given = Given { request_id: "r-1".into(), version: "$LATEST".into(), ..Given::default() };
         let Ok(run) = process.run(&Bytes::from("{}"), &given).await else { panic!("no place") };
         assert_eq!(run.error, Some("Unhandled"));

@@ -56,6 +56,7 @@ async fn order(event: &Value, number: u32) -> Result<Value, Value> {
         "item": event["item"],
         "quantity": event["quantity"],
         "process": std::process::id(),
+        "region": env::var("AWS_REGION").unwrap_or_default(),
     }))
 }
 

@@ -93,6 +93,13 @@ pub(super) fn verify(
     Ok(id.to_owned())
 }
 
+/// The region that a request is signed for.
+pub(super) fn region(headers: &HeaderMap) -> Option<String> {
+    let authorization = header(headers, "authorization")?;
+    let given = Authorization::parse(&authorization).ok()?;
+    given.credential.split('/').nth(2).map(str::to_owned)
+}
+
 /// The parts of an `Authorization` header.
 struct Authorization<'a> {
     credential: &'a str,

@@ -117,6 +117,32 @@ async fn a_function_is_named_in_every_form() {
 }
 
 #[tokio::test]
+async fn a_function_is_told_the_region_and_account_that_its_policy_names() {
+    let program = env!("CARGO_BIN_EXE_lambda-policy").to_owned();
+    let mut options = lambda_policy::local::Options::default();
+    options.functions.push(lambda_policy::local::Function::process("order", vec![program, "function".into()]));
+    let lambda = crate::support::lambda_with(options).await;
+    let policies = "  arn: {function: 'arn:aws:lambda:eu-west-1:999999999999:function:context:live'}\n  \
+                    account: {function: '888888888888:function:context', region: cn-north-1}\n  \
+                    name: {function: context, region: ap-south-1}\n  \
+                    here: {function: order, region: eu-west-1}\n  there: {function: order, region: us-west-2}\n";
+    let service = Service::start(&lambda, policies).await;
+    for (policy, arn) in [
+        ("arn", "arn:aws:lambda:eu-west-1:999999999999:function:context:live"),
+        ("account", "arn:aws-cn:lambda:cn-north-1:888888888888:function:context"),
+        ("name", "arn:aws:lambda:ap-south-1:123456789012:function:context"),
+    ] {
+        let response = service.json(policy, "{}").await.unwrap();
+        assert_eq!(output(&response)["invokedFunctionArn"], arn, "{policy}");
+    }
+    for (policy, region) in [("here", "eu-west-1"), ("there", "us-west-2"), ("here", "eu-west-1")] {
+        let order = r#"{"item": "book", "quantity": 2}"#;
+        let response = service.json(policy, order).await.unwrap();
+        assert_eq!(output(&response)["region"], region, "{policy}: AWS_REGION");
+    }
+}
+
+#[tokio::test]
 async fn the_functions_own_failure_is_an_answer() {
     let lambda = lambda().await;
     let service = Service::start(&lambda, "  fail: {function: fail}\n").await;

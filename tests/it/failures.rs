@@ -166,6 +166,10 @@ async fn a_wrong_request_names_its_fields() {
         assert_eq!((failed.code, failed.reason.as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{what}");
         let violations = failed.status.get_details_bad_request().unwrap().field_violations;
         assert_eq!(violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(), [field], "{what}");
+        let info = failed.status.get_details_error_info().unwrap().metadata;
+        let about = ["policy", "function", "region"].map(|key| info.get(key).map(String::as_str));
+        let expected = if field == "policy" { [None; 3] } else { [Some("echo"), Some("echo"), Some("us-east-1")] };
+        assert_eq!(about, expected, "{what}");
     }
     let failed = service.json("orders", "{}").await.unwrap_err();
     assert_eq!((failed.code, failed.reason.as_str(), failed.ran.as_str()), (Code::NotFound, "POLICY_NOT_FOUND", "no"));
