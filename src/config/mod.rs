@@ -27,7 +27,11 @@ pub use self::{
 };
 use crate::{
     grpc::Tls,
-    policy::{Name, Policies, endpoint::Endpoint},
+    policy::{
+        Name, Policies, Routes, Unmatched,
+        endpoint::Endpoint,
+        routes::{self, Host, Route},
+    },
 };
 
 /// A configuration without a fault.
@@ -214,7 +218,29 @@ fn policies(root: &Node, server: &Section<'_>, secrets: &mut Secrets, found: &mu
         }
     }
     let allow = server.choice("inline_policies", &[("deny", false), ("allow", true)]).unwrap_or(false);
-    (Policies { named, inline: allow.then_some(inline) }, warnings)
+    let policies = Policies {
+        routes: routes(root, found),
+        named,
+        inline: allow.then_some(inline),
+        unmatched: server.choice("unmatched", &Unmatched::NAMES).unwrap_or_default(),
+    };
+    (policies, warnings)
+}
+
+fn routes(root: &Node, found: &mut Found) -> Routes {
+    let configured = root.get("policies").map(Node::entries).unwrap_or_default();
+    let mut routes = Vec::new();
+    for setting in Section::new(Some(root), None, "").sections("routes") {
+        let own = Section::new(Some(setting.node), None, &setting.key);
+        let host = own.parse("host", found, Host::parse);
+        let path = own.parse("path", found, routes::Path::parse);
+        let policy = own.parse("policy", found, |text| match configured.iter().any(|entry| entry.key == text) {
+            true => Name::parse(text).map_err(|error| error.to_string()),
+            false => Err(format!("`{text}` is no policy of this file")),
+        });
+        routes.extend(policy.map(|policy| Route { host, path, policy }));
+    }
+    Routes::new(routes)
 }
 
 #[cfg(test)]

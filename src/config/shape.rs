@@ -58,6 +58,12 @@ pub(super) const FILE: &[Key] = &[
     key("admin", Kind::Section(ADMIN), "", "The port for probes."),
     key("defaults", Kind::Section(DEFAULTS), "", "What policies have unless they say otherwise."),
     key("policies", Kind::Named(POLICY), "", "The policies by the name that calls use."),
+    key(
+        "routes",
+        Kind::Sections(ROUTE),
+        "",
+        "Which policy a call is for, where the gateway does not name one: the first that fits.",
+    ),
 ];
 
 const SERVER: &[Key] = &[
@@ -74,6 +80,12 @@ const SERVER: &[Key] = &[
         Kind::Choice(&["deny", "allow"]),
         "deny",
         "Whether calls may bring a policy of their own. Such a policy brings its own access key pair, and names no endpoint.",
+    ),
+    key(
+        "unmatched",
+        Kind::Choice(&["deny", "pass"]),
+        "deny",
+        "What becomes of a gateway's call that names no policy and fits no route: 404, or the gateway goes on without a function.",
     ),
     key(
         "max_in_flight",
@@ -108,6 +120,12 @@ const TLS: &[Key] = &[
 ];
 
 const ADMIN: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9464", "Address and port for `/livez` and `/readyz`.")];
+
+const ROUTE: &[Key] = &[
+    key("host", Kind::Text, "", "Only this host; `*.` before it stands for every host below."),
+    key("path", Kind::Text, "", "Only this path; `/*` at its end stands for it and everything below."),
+    required("policy", Kind::Text, "The policy's name."),
+];
 
 macro_rules! shared_keys {
     () => {

@@ -263,3 +263,19 @@ fn the_schema_knows_what_the_check_knows() {
     assert_eq!(policy["properties"]["credentials"]["oneOf"][0]["const"], "default");
     assert_eq!(schema["properties"]["server"]["properties"]["max_in_flight"]["default"], 1024);
 }
+
+#[test]
+fn routes_lead_to_policies_of_the_file() {
+    let file = |routes: &str| format!("{}routes:\n{routes}", orders("credentials: default"));
+    let config = parse(&file("  - {host: api.example.com, path: /orders/*, policy: orders}\n")).unwrap();
+    let found = config.policies.routes.find("api.example.com", "/orders/7");
+    assert_eq!(found.map(Name::as_str), Some("orders"));
+    for (routes, said) in [
+        ("  - {path: /x, policy: oders}\n", "7:24: routes[0].policy: `oders` is no policy of this file"),
+        ("  - {path: x, policy: orders}\n", "7:12: routes[0].path: is not a path"),
+        ("  - {host: 'a:80', policy: orders}\n", "7:12: routes[0].host: is not a host"),
+        ("  - {path: /x}\n", "7:5: routes[0].policy: is missing"),
+    ] {
+        assert!(fault(&file(routes)).starts_with(&format!("f.yaml:{said}")), "{}", fault(&file(routes)));
+    }
+}

@@ -7,6 +7,7 @@ pub mod function;
 pub mod options;
 pub mod proto;
 pub mod region;
+pub mod routes;
 pub mod secret;
 pub mod target;
 
@@ -17,6 +18,7 @@ pub use self::{
     function::Qualifier,
     options::{ClientContext, Invocation, Log, Tenant, Timeout},
     region::Region,
+    routes::{Routes, Unmatched},
     target::Target,
 };
 use crate::{
@@ -91,6 +93,10 @@ pub struct Policies {
     pub named: HashMap<Name, Arc<Policy>>,
     /// What inline policies start from; without it they are denied.
     pub inline: Option<InlineDefaults>,
+    /// For calls whose gateway does not name a policy.
+    pub routes: Routes,
+    /// What becomes of calls that no route fits.
+    pub unmatched: Unmatched,
 }
 
 impl Name {
