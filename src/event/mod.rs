@@ -58,7 +58,7 @@ pub use call::{Call, Front};
 pub use format::{Format, Unencodable, UnknownFormat};
 pub use head::Head;
 pub use malformed::Malformed;
-pub use reply::{Marks, Reply, problem};
+pub use reply::{Marks, Reply, accepted, problem};
 
 /// Why a front door answers itself: to all of them these are one. Where no function answered there is an error
 /// of the service, which keeps its meaning ([`problem`]), and not what AWS makes of it.

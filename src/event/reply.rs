@@ -86,9 +86,29 @@ pub fn problem(status: u16, reason: &str, message: &str, request_id: &str, retry
     }
 }
 
+/// The answer where the function has not run, or not yet: Lambda's own status (202 for an event that is queued, 204 for
+/// a dry run) and its id of the request, and no body.
+pub fn accepted(status: u16, aws_request_id: &str) -> Reply {
+    let headers = match status {
+        204 => Vec::new(),
+        _ => vec![("content-length".to_owned(), "0".to_owned())],
+    };
+    Reply { status, headers, body: Bytes::new() }.with("x-amzn-requestid", aws_request_id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_accepted_has_an_id_and_no_body() {
+        for (status, length) in [(202, Some("0")), (204, None)] {
+            let reply = accepted(status, "aws-1");
+            assert_eq!((reply.status, reply.body.len()), (status, 0));
+            assert_eq!(reply.header("x-amzn-requestid"), Some("aws-1"));
+            assert_eq!(reply.header("content-length"), length);
+        }
+    }
 
     #[test]
     fn problems_say_why_and_when_to_come_back() {

@@ -33,6 +33,21 @@ pub struct Request {
     pub deadline: Option<Instant>,
 }
 
+impl Request {
+    /// An HTTP call of a configured policy, which says all that there is to say.
+    pub fn http(policy: impl Into<String>, call: event::Call, deadline: Option<Instant>) -> Self {
+        Self {
+            policy: Choice::Named(policy.into()),
+            input: Input::Http(Box::new(call)),
+            invocation: None,
+            qualifier: None,
+            context: None,
+            tenant: None,
+            deadline,
+        }
+    }
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {

@@ -1,5 +1,6 @@
 //! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
 
+pub mod answer;
 mod call;
 mod settle;
 

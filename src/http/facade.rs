@@ -9,17 +9,16 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, to_bytes},
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
     routing::any,
 };
 
 use crate::{
     error::{Error, Kind},
-    event::{self, problem},
-    execute::{self, Choice, Engine, Input, Output, Peer},
+    event,
+    execute::{self, Engine, Peer, answer},
     policy::Invocation,
     telemetry::access::Line,
 };
@@ -45,34 +44,14 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     let line = Line::start("http", &policy);
     let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
     let result = match call(request, &id).await {
-        Ok(call) => {
-            let request = execute::Request {
-                policy: Choice::Named(policy),
-                input: Input::Http(Box::new(call)),
-                invocation: None,
-                qualifier: None,
-                context: None,
-                tenant: None,
-                deadline: None,
-            };
-            engine.execute(request).await
-        }
+        Ok(call) => engine.execute(execute::Request::http(policy, call, None)).await,
         Err(error) => Err(error),
     };
-    match result {
-        Ok(reply) => {
-            line.answered(reply.answered());
-            match reply.output {
-                Output::Http(answer) => respond(answer),
-                Output::None | Output::Payload(_) | Output::Json(_) => accepted(reply.status, &reply.request_id),
-            }
-        }
-        Err(error) => {
-            line.failed(&error);
-            let kind = error.kind();
-            respond(problem(kind.http_status(), kind.reason(), error.message(), &id, error.retry_after()))
-        }
+    match &result {
+        Ok(reply) => line.answered(reply.answered()),
+        Err(error) => line.failed(error),
     }
+    respond(answer::http(result, &id))
 }
 
 /// The call as the gateway made it. The path is what stands behind the policy, still encoded.
@@ -144,17 +123,6 @@ fn respond(reply: event::Reply) -> Response<Body> {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().append(name, value);
         }
-    }
-    response
-}
-
-/// An event that is queued, or a dry run: AWS's status and id, and no body.
-fn accepted(status: u16, request_id: &str) -> Response<Body> {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut response = (status, Bytes::new()).into_response();
-    response.headers_mut().remove(header::CONTENT_TYPE);
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert("x-amzn-requestid", id);
     }
     response
 }
