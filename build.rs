@@ -6,7 +6,8 @@ use tonic_prost_build::Config;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["lambdapolicy/v1/policy.proto"], ["proto"])?;
+    let protos = ["lambdapolicy/v1/policy.proto", "tyk/coprocess.proto", "apigee/external_callout.proto"];
+    let descriptors = protox::compile(protos, ["proto"])?;
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut encoded = Vec::new();

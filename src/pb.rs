@@ -1,4 +1,5 @@
-//! The protobuf contract as Rust types, made by `build.rs`; only the fronts know them.
+//! The protobuf contract, and the protocols of gateways that have one of their own, as Rust types, made by `build.rs`;
+//! only the fronts know them.
 //!
 //! The two messages that can carry a secret have a `Debug` of their own that prints none.
 
@@ -11,7 +12,19 @@ mod generated {
     tonic::include_proto!("lambdapolicy.v1");
 }
 
-/// The descriptor set of the contract, for reflection.
+/// Tyk's rich plugins.
+#[allow(missing_docs, clippy::all, reason = "not written by hand; the documentation is the proto's")]
+pub mod tyk {
+    tonic::include_proto!("coprocess");
+}
+
+/// Apigee's ExternalCallout.
+#[allow(missing_docs, clippy::all, reason = "not written by hand; the documentation is the proto's")]
+pub mod apigee {
+    tonic::include_proto!("apigee");
+}
+
+/// The descriptor set of the contract and of the gateways' protocols, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 impl fmt::Debug for LambdaPolicy {

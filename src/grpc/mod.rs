@@ -1,12 +1,16 @@
-//! The gRPC front: the contract's service, health and reflection on one listener.
+//! The gRPC front: the contract's service, those of gateways with a protocol of their own, health and reflection on one
+//! listener.
 
+mod apigee;
 pub mod client;
 mod deadline;
 mod decode;
 mod encode;
+mod plugin;
 mod service;
 mod status;
 mod tls;
+mod tyk;
 mod undecodable;
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -32,12 +36,16 @@ use crate::{
     execute::{Engine, Peer},
     pb::{
         self,
+        apigee::external_callout_service_server::ExternalCalloutServiceServer,
         policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+        tyk::dispatcher_server::DispatcherServer,
     },
 };
 
 /// The largest message that is read: Lambda's 6 MB, and room for what stands around it.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+/// Tyk sends a body that is text twice.
+const MAX_OBJECT: usize = 2 * MAX_MESSAGE;
 /// How often an idle connection is asked whether anybody is there, and how long for an answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
@@ -75,10 +83,15 @@ impl Front {
         let reporter = HealthReporter::new();
         let health = Health(reporter.clone());
         health.set(true).await;
-        let service = PolicyServiceServer::new(service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE);
+        let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
+        let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
+        let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(engine));
+        let told = MapResponseLayer::new(undecodable::answer);
         let routes = http
             .into()
-            .add_service(MapResponseLayer::new(undecodable::answer).named_layer(service))
+            .add_service(told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE)))
+            .add_service(told.named_layer(tyk.max_decoding_message_size(MAX_OBJECT)))
+            .add_service(told.named_layer(apigee.max_decoding_message_size(MAX_MESSAGE)))
             .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());

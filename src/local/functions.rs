@@ -18,6 +18,8 @@ pub enum Builtin {
     Fail,
     /// Answers with `bytes` bytes of text, 1 MiB unless the event says otherwise.
     Large,
+    /// Answers an HTTP call with the answer that the call's body is, in the words of the format.
+    Answer,
     /// Answers with what it was given besides the event.
     Context,
 }
@@ -46,12 +48,13 @@ pub(super) struct Run {
 
 impl Builtin {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("echo", Self::Echo),
         ("greet", Self::Greet),
         ("slow", Self::Slow),
         ("fail", Self::Fail),
         ("large", Self::Large),
+        ("answer", Self::Answer),
         ("context", Self::Context),
     ];
 
@@ -76,6 +79,7 @@ impl Builtin {
                 let bytes = usize::try_from(asked["bytes"].as_u64().unwrap_or(1 << 20)).unwrap_or(usize::MAX);
                 format!("\"{}\"", "x".repeat(bytes.min(8 << 20))).into()
             }
+            Self::Answer => asked["body"].as_str().unwrap_or("null").to_owned().into(),
             Self::Context => json!({
                 "requestId": given.request_id,
                 "functionName": given.function,

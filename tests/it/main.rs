@@ -7,6 +7,7 @@ mod credentials;
 mod events;
 mod execute;
 mod failures;
+mod gateways;
 mod house;
 mod http;
 mod inline;

@@ -30,7 +30,12 @@ async fn the_services_describe_themselves_in_both_versions() {
         }};
     }
     for names in [services!(v1), services!(v1alpha)] {
-        for name in ["lambdapolicy.v1.PolicyService", "grpc.health.v1.Health"] {
+        for name in [
+            "lambdapolicy.v1.PolicyService",
+            "grpc.health.v1.Health",
+            "coprocess.Dispatcher",
+            "apigee.ExternalCalloutService",
+        ] {
             assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
         }
     }

@@ -112,25 +112,35 @@ pub(crate) async fn execute(
     client.clone().execute_policy(request).await.map(tonic::Response::into_inner).map_err(Failed::from)
 }
 
-/// A call that fails, made without tonic's client: that one ends a call at its deadline by itself, and then nobody sees
-/// what the service says.
+/// A call that fails.
 pub(crate) async fn fail_raw(address: &str, timeout: &str, request: ExecutePolicyRequest) -> Failed {
+    let response = raw(address, "lambdapolicy.v1.PolicyService/ExecutePolicy", timeout, &request).await;
+    Failed::from(Status::from_header_map(response.headers()).expect("an error is in the headers, as gateways need it"))
+}
+
+/// A call made without tonic's client: that one ends a call at its deadline by itself, and then nobody sees what the
+/// service says.
+pub(crate) async fn raw(
+    address: &str,
+    method: &str,
+    timeout: &str,
+    request: &impl prost::Message,
+) -> http::Response<hyper::body::Incoming> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let message = prost::Message::encode_to_vec(&request);
+    let message = request.encode_to_vec();
     let mut body = vec![0];
     body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     body.extend_from_slice(&message);
-    let call = http::Request::post(format!("http://{address}/lambdapolicy.v1.PolicyService/ExecutePolicy"))
+    let call = http::Request::post(format!("http://{address}/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("grpc-timeout", timeout)
         .body(Full::new(Bytes::from(body)))
         .unwrap();
-    let response = sender.send_request(call).await.unwrap();
-    Failed::from(Status::from_header_map(response.headers()).expect("an error is in the headers, as gateways need it"))
+    sender.send_request(call).await.unwrap()
 }
 
 pub(crate) fn request(policy: &str, json: &str) -> ExecutePolicyRequest {
