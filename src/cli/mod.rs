@@ -3,6 +3,7 @@
 mod call;
 mod demo;
 mod dev;
+mod import;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +47,9 @@ enum Command {
     Call(call::Args),
     /// See it work: starts everything on free ports and makes real calls
     Demo,
+    /// Print another gateway's configuration as a policies file, and tell what cannot be taken over
+    #[command(subcommand)]
+    Import(import::Source),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// A function of the demo: a process that speaks Lambda's Runtime API
@@ -53,7 +57,7 @@ enum Command {
     Function,
 }
 
-/// Runs a command; what it prints is for people, but for `schema`.
+/// Runs a command; what it prints is for people, but for `schema` and `import`.
 pub async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => {
@@ -70,6 +74,7 @@ pub async fn main() -> ExitCode {
             log::start(Form::Auto, LevelFilter::ERROR);
             demo::run().await
         }
+        Command::Import(source) => import::run(&source),
         Command::Schema => {
             print(&format!("{:#}", config::schema()));
             ExitCode::SUCCESS

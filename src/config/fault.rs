@@ -40,7 +40,7 @@ pub struct Faults {
 
 /// The faults found so far. A value under `defaults` is read for each policy, and its fault is kept once.
 #[derive(Debug, Default)]
-pub(super) struct Found(Vec<Fault>);
+pub(crate) struct Found(Vec<Fault>);
 
 impl Found {
     pub(super) fn add(&mut self, place: Option<Place>, key: impl Into<String>, message: impl fmt::Display) {
@@ -48,6 +48,11 @@ impl Found {
         if !self.0.iter().rev().take(64).any(|f| f.place == fault.place && f.message == fault.message) {
             self.0.push(fault);
         }
+    }
+
+    /// What was found, in the order in which it was.
+    pub(crate) fn into_list(self) -> Vec<Fault> {
+        self.0
     }
 
     pub(super) fn is_empty(&self) -> bool {

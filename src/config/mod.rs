@@ -13,17 +13,19 @@ mod shape;
 
 use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use self::{
+pub(crate) use self::{
     fault::Found,
-    node::{Node, Value},
-    secrets::Secrets,
-    section::{Section, Setting},
+    node::{Entry, Node, Value},
 };
 pub use self::{
     fault::{Fault, Faults, Place},
     files::{Files, Stamp},
     fixed::Fixed,
     schema::{schema, table},
+};
+use self::{
+    secrets::Secrets,
+    section::{Section, Setting},
 };
 use crate::{
     grpc::Tls,

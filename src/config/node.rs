@@ -3,13 +3,13 @@
 //! Scalars keep the text of the file, so that `qualifier: 1` and `external_id: 007` are what they look like.
 
 use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
-use saphyr_parser::{Parser, ScanError, Span};
+use saphyr_parser::{Parser, Span};
 
 use super::fault::{Found, Place};
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub place: Place,
     pub value: Value,
     /// Whether it is a scalar in quotes or a block: then it is text, whatever it looks like.
@@ -18,7 +18,7 @@ pub(super) struct Node {
 
 /// What a node is.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing, or `null`.
     Null,
     /// A scalar's text.
@@ -29,7 +29,7 @@ pub(super) enum Value {
 
 /// A key and what it has.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub place: Place,
     pub node: Node,
@@ -38,16 +38,7 @@ pub(super) struct Entry {
 impl Node {
     /// Parses a file of one document; an empty one is an empty map.
     pub(super) fn parse(text: &str, found: &mut Found) -> Option<Self> {
-        let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
-        loader.early_parse(false);
-        if let Err(error) = Parser::new_from_str(text).load(&mut loader, true) {
-            return scan_fault(&error, found);
-        }
-        if let Some(error) = loader.error() {
-            let error = error.clone();
-            return scan_fault(&error, found);
-        }
-        let mut documents = loader.into_documents().into_iter();
+        let mut documents = load(text, found)?.into_iter();
         let Some(first) = documents.next() else {
             return Some(Self { place: Place { line: 1, column: 1 }, value: Value::Map(Vec::new()), quoted: false });
         };
@@ -57,8 +48,14 @@ impl Node {
         convert(first, found)
     }
 
+    /// Parses a file of any number of documents.
+    pub(crate) fn parse_all(text: &str, found: &mut Found) -> Option<Vec<Self>> {
+        let documents = load(text, found)?;
+        Some(documents.into_iter().filter_map(|document| convert(document, found)).collect())
+    }
+
     /// The entries, if the node is a map.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
             Value::Null | Value::Text(_) | Value::List(_) => &[],
@@ -75,7 +72,7 @@ impl Node {
     }
 
     /// The text of a scalar.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
             Value::Null | Value::List(_) | Value::Map(_) => None,
@@ -83,11 +80,17 @@ impl Node {
     }
 }
 
-fn scan_fault(error: &ScanError, found: &mut Found) -> Option<Node> {
-    let marker = error.marker();
-    let place = Place { line: marker.line(), column: marker.col() + 1 };
-    found.add(Some(place), "", format_args!("is not YAML: {}", error.info()));
-    None
+fn load<'a>(text: &'a str, found: &mut Found) -> Option<Vec<MarkedYaml<'a>>> {
+    let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
+    loader.early_parse(false);
+    let loaded = Parser::new_from_str(text).load(&mut loader, true);
+    if let Some(error) = loaded.err().as_ref().or(loader.error()) {
+        let marker = error.marker();
+        let place = Place { line: marker.line(), column: marker.col() + 1 };
+        found.add(Some(place), "", format_args!("is not YAML: {}", error.info()));
+        return None;
+    }
+    Some(loader.into_documents())
 }
 
 fn place(span: &Span) -> Place {

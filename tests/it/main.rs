@@ -10,6 +10,7 @@ mod failures;
 mod gateways;
 mod house;
 mod http;
+mod import;
 mod inline;
 mod lifecycle;
 mod readme;
