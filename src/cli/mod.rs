@@ -5,7 +5,12 @@ mod demo;
 mod dev;
 mod import;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
@@ -13,7 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::{
     app::{self, Listeners},
     config::{self, Config},
-    local,
+    grpc, local,
     telemetry::log::{self, Form},
 };
 
@@ -50,6 +55,15 @@ enum Command {
     /// Print another gateway's configuration as a policies file, and tell what cannot be taken over
     #[command(subcommand)]
     Import(import::Source),
+    /// Write the contract's descriptor set, for gateways that transcode
+    Descriptor {
+        /// With the types of an error's details, which Envoy's convert_grpc_status needs
+        #[arg(long)]
+        errors: bool,
+        /// Where to; standard output without it
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// A function of the demo: a process that speaks Lambda's Runtime API
@@ -57,7 +71,7 @@ enum Command {
     Function,
 }
 
-/// Runs a command; what it prints is for people, but for `schema` and `import`.
+/// Runs a command; what it prints is for people, but for `schema`, `import` and `descriptor`.
 pub async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => {
@@ -75,6 +89,7 @@ pub async fn main() -> ExitCode {
             demo::run().await
         }
         Command::Import(source) => import::run(&source),
+        Command::Descriptor { errors, output } => descriptor(errors, output),
         Command::Schema => {
             print(&format!("{:#}", config::schema()));
             ExitCode::SUCCESS
@@ -108,6 +123,21 @@ fn check(file: &std::path::Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(faults) => wrong(&faults.to_string()),
+    }
+}
+
+fn descriptor(errors: bool, output: Option<PathBuf>) -> ExitCode {
+    let set = grpc::descriptor::set(errors);
+    let written = match &output {
+        Some(file) => fs::write(file, set),
+        None => io::stdout().write_all(&set),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let place = output.map_or_else(|| "standard output".to_owned(), |file| file.display().to_string());
+            wrong(&format!("--output: {place} cannot be written: {error}"))
+        }
     }
 }
 

@@ -56,7 +56,7 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
                 found.add(Some(entry.node.place), join(path, &entry.key), message);
             }
         }
-        (Kind::Json, _) => {}
+        (Kind::Json, _) | (Kind::Pointer, Value::Text(_)) => {}
         (Kind::List, Value::List(items)) => {
             for item in items.iter().filter(|item| item.text().is_none()) {
                 found.add(Some(item.place), path, format_args!("{}: expected text", is(item)));
@@ -113,6 +113,7 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
             | Kind::Boolean
             | Kind::Choice(_)
             | Kind::Secret
+            | Kind::Pointer
             | Kind::Object,
             Value::List(_) | Value::Map(_),
         ) => found.add(Some(node.place), path, format_args!("{}: expected a single value", is(node))),

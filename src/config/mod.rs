@@ -4,6 +4,7 @@ mod check;
 mod fault;
 mod files;
 mod fixed;
+mod gateway;
 mod node;
 mod policy;
 mod schema;

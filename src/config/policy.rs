@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     fault::Found,
+    gateway,
     node::{Node, Value},
     secrets::Secrets,
     section::{Section, Setting, json},
@@ -75,6 +76,8 @@ pub(super) fn policy(
     let shared = shared(section, found);
     let credentials = credentials(section, secrets, found);
     let qualifiers = section.list("qualifiers", found, Qualifier::parse);
+    let callout = gateway::callout(section, found);
+    let authorizer = gateway::authorizer(section, found);
     // The default region comes after the one of the function's ARN, so the policy's own is read without it.
     let own = shared.region.filter(|_| section.has_own("region"));
     if own.is_none() && section.get("region").is_some() && default_region.is_none() {
@@ -103,6 +106,8 @@ pub(super) fn policy(
         event: shared.event,
         on_function_error: shared.on_function_error,
         output: shared.output,
+        callout,
+        authorizer,
         timeout: shared.timeout,
     })
 }

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Texts,
     /// Settings of their own, in a list.
     Sections(&'static [Key]),
+    /// A JSON Pointer, of which the empty one is the whole document.
+    Pointer,
     /// Any JSON.
     Json,
     /// A map, or the same as JSON text.
@@ -172,18 +174,30 @@ const SHARED: [Key; 12] = shared_keys!();
 const DEFAULTS: &[Key] = &SHARED;
 
 const POLICY: &[Key] = {
-    const OWN: [Key; 5] = [
+    const OWN: [Key; 7] = [
         key("title", Kind::Text, "lambda", "For people."),
         key("description", Kind::Text, "", "For people."),
         required("function", Kind::Text, "Name, partial ARN or ARN, with or without `:alias` or `:version`."),
         key("qualifier", Kind::Text, "", "Alias or version."),
         key("qualifiers", Kind::List, "", "Aliases and versions that a call may choose instead."),
+        key(
+            "callout",
+            Kind::Section(CALLOUT),
+            "",
+            "Through Envoy's ext_proc: the function's output changes the call, which goes on, instead of answering it.",
+        ),
+        key(
+            "authorizer",
+            Kind::Section(AUTHORIZER),
+            "",
+            "Through Envoy's ext_authz: the function decides whether a call may pass.",
+        ),
     ];
     const SHARED: [Key; 12] = shared_keys!();
-    const ALL: [Key; 17] = {
-        let [a, b, c, d, e] = OWN;
-        let [f, g, h, i, j, k, l, m, n, o, p, q] = SHARED;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]
+    const ALL: [Key; 19] = {
+        let [a, b, c, d, e, f, g] = OWN;
+        let [h, i, j, k, l, m, n, o, p, q, r, s] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s]
     };
     &ALL
 };
@@ -220,6 +234,42 @@ const RULE: &[Key] = &[
     key("text", Kind::Text, "", "This text instead."),
     key("json", Kind::Json, "", "This JSON instead."),
     key("headers", Kind::Texts, "", "Headers of the answer."),
+];
+
+const CALLOUT: &[Key] = &[
+    key(
+        "phase",
+        Kind::Choice(&["request", "response"]),
+        "request",
+        "When the function is called: before the upstream, or when that has answered.",
+    ),
+    key("headers", Kind::Texts, "", "Headers to set, each with a JSON Pointer into the output."),
+    key("remove_headers", Kind::List, "", "Headers to remove."),
+    key("path", Kind::Pointer, "", "JSON Pointer to another path and query of the request."),
+    key("body", Kind::Pointer, "", "JSON Pointer to another body: text as it is, anything else as JSON."),
+    key("metadata", Kind::Texts, "", "Names with JSON Pointers: dynamic metadata in the namespace `lambda-policy`."),
+];
+
+const AUTHORIZER: &[Key] = &[
+    key(
+        "format",
+        Kind::Choice(&["http-api", "rest-api"]),
+        "http-api",
+        "API Gateway's format of the event and the answer: 2.0, or 1.0.",
+    ),
+    key("identity", Kind::List, "", "What identifies a caller: `header.NAME` or `query.NAME`; who lacks one gets 401."),
+    key(
+        "ttl",
+        Kind::Duration,
+        "5m",
+        "How long an answer holds for the same identity, 0s to 1h; without `identity` none is kept.",
+    ),
+    key(
+        "headers",
+        Kind::Texts,
+        "",
+        "Headers for the upstream, each with a key of the answer's context, or `principalId`.",
+    ),
 ];
 
 const CREDENTIALS: &[Key] = &[

@@ -36,6 +36,10 @@ pub enum Malformed {
     Base64Flag,
     /// The body is not base64 although it should be.
     Base64,
+    /// A callout's path is none.
+    Path,
+    /// An authorizer's answer is none.
+    NotAuthorizer,
 }
 
 impl fmt::Display for Malformed {
@@ -59,6 +63,10 @@ impl fmt::Display for Malformed {
             Self::BodyType => f.write_str("body is no string"),
             Self::Base64Flag => f.write_str("isBase64Encoded is neither true nor false"),
             Self::Base64 => f.write_str("body is not base64 although isBase64Encoded is true"),
+            Self::Path => f.write_str("the path is no string that begins with a slash and is a path in HTTP"),
+            Self::NotAuthorizer => f.write_str(
+                "the output is no authorizer's answer: expected isAuthorized (http-api only) or a policyDocument",
+            ),
         }
     }
 }

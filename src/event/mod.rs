@@ -23,11 +23,15 @@
 //! into one buffer, outputs are read in place, and a body that needs no decoding shares the output's memory.
 
 mod alb;
+pub mod authorization;
 mod authorizer;
 mod body;
 mod call;
+pub mod caller;
+pub mod callout;
 mod envelope;
 mod envoy;
+pub mod exchange;
 pub mod fault;
 mod fields;
 mod format;
@@ -36,6 +40,7 @@ mod function_url;
 mod head;
 mod http_api;
 mod http_api_v1;
+mod iam;
 mod json;
 mod kong;
 mod kong_gateway;

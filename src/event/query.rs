@@ -20,6 +20,12 @@ pub(super) fn undecoded(query: &str) -> Multimap<'_> {
     )
 }
 
+/// The last value of a parameter, decoded.
+pub(super) fn value(query: &str, name: &str) -> Option<String> {
+    let values = split(query).filter(|(given, _)| form_decode(given) == name);
+    values.last().map(|(_, value)| form_decode(value.unwrap_or_default()).into_owned())
+}
+
 /// Each parameter with its value, as it came; a value is missing where there is no equals sign.
 /// Empty parameters (`a=1&&b=2`) are none.
 pub(super) fn split(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::{
     event::{
         self, Malformed,
+        exchange::Answered as Upstream,
         fault::{self, Fault},
     },
     policy::{ClientContext, Invocation, Policy, Qualifier, Tenant},
@@ -36,15 +37,12 @@ pub struct Request {
 impl Request {
     /// An HTTP call of a configured policy, which says all that there is to say.
     pub fn http(policy: impl Into<String>, call: event::Call, deadline: Option<Instant>) -> Self {
-        Self {
-            policy: Choice::Named(policy.into()),
-            input: Input::Http(Box::new(call)),
-            invocation: None,
-            qualifier: None,
-            context: None,
-            tenant: None,
-            deadline,
-        }
+        Self::new(Choice::Named(policy.into()), Input::Http(Box::new(call)), deadline)
+    }
+
+    /// A call that leaves to its policy what there is to leave.
+    pub fn new(policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
+        Self { policy, input, invocation: None, qualifier: None, context: None, tenant: None, deadline }
     }
 }
 
@@ -62,8 +60,8 @@ pub struct Peer {
 pub enum Choice {
     /// By name.
     Named(String),
-    /// Brought by the call, made of what the configuration gives to such policies.
-    Inline(Arc<Policy>),
+    /// At hand: brought by the call, or found by its front.
+    Found(Arc<Policy>),
 }
 
 /// What the function gets.
@@ -75,6 +73,9 @@ pub enum Input {
     Json(String),
     /// An HTTP call, to be made into an event.
     Http(Box<event::Call>),
+    /// An HTTP call that goes on to its upstream, and what that has answered, if it has: the output is for the gateway
+    /// and not for the client.
+    Callout(Box<event::Call>, Option<Box<Upstream>>),
 }
 
 /// The answer of a function.
@@ -147,6 +148,9 @@ pub struct Timing {
     /// All of it.
     pub total: Duration,
 }
+
+/// Stands in the log for the policy of a call that was refused before there was one: it is no policy's name.
+pub const NO_POLICY: &str = "-";
 
 /// A random id, for an HTTP call whose gateway gave it none.
 pub fn request_id() -> String {

@@ -1,6 +1,7 @@
 //! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
 
 pub mod answer;
+mod authorize;
 mod call;
 mod settle;
 
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub use self::authorize::Decision;
 pub use self::call::{
-    Choice, FunctionError, FunctionErrorKind, Input, Output, Peer, Reply, Request, Timing, request_id,
+    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Timing, request_id,
 };
 use crate::{
     admission::Admission,
@@ -25,6 +27,7 @@ pub struct Engine {
     policies: ArcSwap<Policies>,
     lambda: Lambda,
     admission: Admission,
+    verdicts: authorize::Verdicts,
 }
 
 impl Engine {
@@ -34,6 +37,7 @@ impl Engine {
             policies: ArcSwap::from_pointee(policies),
             lambda: Lambda::new(workers),
             admission: Admission::new(max_in_flight),
+            verdicts: authorize::Verdicts::new(),
         }
     }
 
@@ -45,6 +49,7 @@ impl Engine {
     /// Puts other policies in force, between two calls.
     pub fn replace(&self, policies: Policies) {
         self.policies.store(Arc::new(policies));
+        self.verdicts.forget();
     }
 
     /// Lets no new call in.
@@ -78,7 +83,7 @@ impl Engine {
     pub async fn execute(&self, request: Request) -> Result<Reply, Error> {
         let policy = match request.policy {
             Choice::Named(ref name) => self.named(name)?,
-            Choice::Inline(ref policy) => Arc::clone(policy),
+            Choice::Found(ref policy) => Arc::clone(policy),
         };
         self.invoke(&policy, request).await.map_err(|error| error.with_about(policy.about()))
     }

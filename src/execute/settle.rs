@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::call::{FunctionError, Input, Output, Reply, Timing};
 use crate::{
     error::{Error, Kind},
-    event::{self, Failure, Front, Marks, Unencodable, fault::Fault, rules},
+    event::{self, Failure, Front, Marks, Unencodable, exchange, fault::Fault, rules},
     lambda::Answer,
     policy::Policy,
 };
@@ -21,6 +21,7 @@ pub(super) enum Form {
     Payload,
     Json,
     Http { request_id: String, marks: Marks },
+    Callout { request_id: String },
 }
 
 /// The event, and the form that the output takes.
@@ -29,15 +30,23 @@ pub(super) fn encode(input: Input, policy: &Policy) -> Result<(Bytes, Form), Err
         Input::Payload(bytes) => Ok((bytes, Form::Payload)),
         Input::Json(text) => Ok((Bytes::from(text), Form::Json)),
         Input::Http(call) => {
-            let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
-            let event = policy.event.encode(&call, front).map_err(|why| match why {
-                Unencodable::NotJson => Error::field("http.body", why.to_string()),
-                Unencodable::TooLarge { .. } => Error::new(Kind::PayloadTooLarge, why.to_string()),
-            })?;
-            let marks = policy.event.marks(&call);
+            let (event, marks) = (event(&call, policy)?, policy.event.marks(&call));
             Ok((event, Form::Http { request_id: call.request_id, marks }))
         }
+        Input::Callout(call, answered) => {
+            let request = event(&call, policy)?;
+            let event = answered.map_or_else(|| request.clone(), |answered| exchange::encode(&request, &answered));
+            Ok((event, Form::Callout { request_id: call.request_id }))
+        }
     }
+}
+
+fn event(call: &event::Call, policy: &Policy) -> Result<Bytes, Error> {
+    let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
+    policy.event.encode(call, front).map_err(|why| match why {
+        Unencodable::NotJson => Error::field("http.body", why.to_string()),
+        Unencodable::TooLarge { .. } => Error::new(Kind::PayloadTooLarge, why.to_string()),
+    })
 }
 
 /// Makes Lambda's answer the policy's.
@@ -61,6 +70,13 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
             let (reply, error) = http(policy, payload, fault, &request_id, marks);
             (Output::Http(reply), error)
         }
+        (_, Form::Callout { request_id }) => match fault {
+            None => (Output::Payload(payload), None),
+            Some(fault) => {
+                let (reply, error) = http(policy, payload, Some(fault), &request_id, Marks::default());
+                (Output::Http(reply), error)
+            }
+        },
     };
     Reply { status, output, error, version, request_id, log, timing, variables }
 }

@@ -69,7 +69,7 @@ fn asked(context: &MessageContext) -> Result<Asked, Error> {
     // The proxy's is the client's own address, the client's that of the system before Apigee.
     let addresses = [context.proxy.as_ref().map(|proxy| &proxy.client_ip), context.client.as_ref().map(|c| &c.ip)];
     let address = addresses.into_iter().flatten().map(String::as_str).find(|address| !address.is_empty());
-    let source_ip = address.or_else(|| plugin::forwarded_for(&headers)).unwrap_or_default().to_owned();
+    let source_ip = address.map(str::to_owned).or_else(|| plugin::forwarded_for(&headers)).unwrap_or_default();
     let call = event::Call {
         method: request.verb.clone(),
         path: path.to_owned(),
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!((call.method.as_str(), call.protocol.as_str()), ("POST", "HTTP/1.1"));
         assert_eq!((call.path.as_str(), call.query.as_str()), ("/orders/7", "a=1&a=2"));
         assert_eq!((call.authority.as_str(), call.request_id.as_str()), ("api.example.com", "m-1"));
-        assert_eq!((&call.body[..], call.source_ip.as_str()), (&b"text"[..], "203.0.113.9"));
+        assert_eq!((&call.body[..], call.source_ip.as_str()), (&b"text"[..], "10.0.0.1"));
         let list: Vec<_> = call.headers.iter().filter(|(name, _)| name == "X-List").map(|(_, v)| v.as_str()).collect();
         assert_eq!(list, ["a", "b"], "repeats are kept");
 

@@ -73,7 +73,7 @@ pub(super) fn request(
 
     match (inline, input) {
         (Some(inline), Some(input)) if faults.is_empty() => {
-            let policy = inline.map_or_else(|| Choice::Named(policy), Choice::Inline);
+            let policy = inline.map_or_else(|| Choice::Named(policy), Choice::Found);
             Ok(Request { policy, input, invocation, qualifier, context, tenant, deadline })
         }
         _ => Err(about(&policy, Error::invalid(faults))),

@@ -5,13 +5,19 @@ mod apigee;
 pub mod client;
 mod deadline;
 mod decode;
+pub mod descriptor;
 mod encode;
+mod envoy;
+mod ext_authz;
+mod ext_proc;
+pub mod json;
 mod plugin;
 mod service;
 mod status;
 mod tls;
 mod tyk;
 mod undecodable;
+mod web;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -32,11 +38,16 @@ use tonic_health::{
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 pub use self::tls::{Tls, TlsError};
+use self::web::Web;
 use crate::{
     execute::{Engine, Peer},
     pb::{
         self,
         apigee::external_callout_service_server::ExternalCalloutServiceServer,
+        envoy::service::{
+            auth::v3::authorization_server::AuthorizationServer,
+            ext_proc::v3::external_processor_server::ExternalProcessorServer,
+        },
         policy_service_server::{PolicyServiceServer, SERVICE_NAME},
         tyk::dispatcher_server::DispatcherServer,
     },
@@ -85,13 +96,17 @@ impl Front {
         health.set(true).await;
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
-        let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(engine));
+        let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
+        let ext_proc = ExternalProcessorServer::new(ext_proc::Service::new(Arc::clone(&engine)));
+        let ext_authz = AuthorizationServer::new(ext_authz::Service::new(engine));
         let told = MapResponseLayer::new(undecodable::answer);
         let routes = http
             .into()
-            .add_service(told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE)))
+            .add_service(Web::new(told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE))))
             .add_service(told.named_layer(tyk.max_decoding_message_size(MAX_OBJECT)))
             .add_service(told.named_layer(apigee.max_decoding_message_size(MAX_MESSAGE)))
+            .add_service(ext_proc.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(ext_authz.max_decoding_message_size(MAX_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());
@@ -186,7 +201,8 @@ macro_rules! reflection {
             impl tonic_reflection::server::$version::ServerReflection,
         > {
             match tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(pb::CONTRACT)
+                .register_encoded_file_descriptor_set(pb::GATEWAYS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
                 .$build()

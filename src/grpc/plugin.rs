@@ -10,13 +10,11 @@ use super::deadline::Deadline;
 use crate::{
     error::{Error, Kind},
     event,
-    execute::{self, Engine, FunctionError, FunctionErrorKind, Reply, Request, answer},
+    execute::{self, Engine, FunctionError, FunctionErrorKind, NO_POLICY, Reply, Request, answer},
     policy::Unmatched,
     telemetry::access::Line,
 };
 
-/// Stands in the log for the policy of a call that was refused before there was one: it is no policy's name.
-pub(super) const NO_POLICY: &str = "-";
 const NOT_TEXT: &str =
     "the body of the function's answer is not UTF-8, and the gateway's protocol carries nothing else";
 
@@ -163,9 +161,10 @@ pub(super) fn request_id(headers: &[(String, String)]) -> String {
     header(headers, "x-request-id").map_or_else(execute::request_id, str::to_owned)
 }
 
-/// The client's address, as proxies say it.
-pub(super) fn forwarded_for(headers: &[(String, String)]) -> Option<&str> {
-    header(headers, "x-forwarded-for").and_then(|list| list.split(',').next()).map(str::trim)
+/// The client's address, as the proxy before the gateway wrote it last.
+pub(super) fn forwarded_for(headers: &[(String, String)]) -> Option<String> {
+    let (_, list) = headers.iter().rfind(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"))?;
+    event::caller::forwarded(list)
 }
 
 /// Path and query of a URI, with or without a scheme and a host.

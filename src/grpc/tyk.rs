@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Error,
     event,
-    execute::Engine,
+    execute::{self, Engine},
     pb::tyk::{Event, EventReply, HookType, MiniRequestObject, Object, ReturnOverrides, dispatcher_server::Dispatcher},
     telemetry::access::Line,
 };
@@ -68,7 +68,7 @@ impl Dispatcher for Service {
 /// An object that has no place for an answer.
 fn refused(field: &str, description: &str) -> Status {
     let error = Error::field(field, description);
-    Line::start(RPC, plugin::NO_POLICY).failed(&error);
+    Line::start(RPC, execute::NO_POLICY).failed(&error);
     status(&error)
 }
 
@@ -101,7 +101,10 @@ fn asked(
         request.raw_body.clone()
     };
     // Tyk itself believes `X-Real-Ip` before `X-Forwarded-For`; its log and the function shall agree.
-    let source_ip = header(&headers, "x-real-ip").or_else(|| plugin::forwarded_for(&headers)).unwrap_or_default();
+    let source_ip = header(&headers, "x-real-ip")
+        .map(str::to_owned)
+        .or_else(|| plugin::forwarded_for(&headers))
+        .unwrap_or_default();
     let call = event::Call {
         method: request.method.clone(),
         path: path.to_owned(),
@@ -209,7 +212,7 @@ mod tests {
         };
         let call = ask(&request, &[("APIID", "api-1")]).unwrap().call;
         assert_eq!((call.method.as_str(), call.scheme.as_str()), ("POST", "https"));
-        assert_eq!((call.authority.as_str(), call.source_ip.as_str()), ("api.example.com", "203.0.113.7"));
+        assert_eq!((call.authority.as_str(), call.source_ip.as_str()), ("api.example.com", "10.0.0.1"));
         assert_eq!((call.api_id.as_str(), call.request_id.as_str()), ("api-1", "r-1"));
         assert_eq!(&call.body[..], b"\xff\x00", "the bytes, not the text");
         assert_eq!(call.headers[0].0, "Host", "headers have an order");

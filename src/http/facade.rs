@@ -1,11 +1,7 @@
 //! The façade for gateways without a gRPC client: `ANY /v1/policies/{policy}/http/{path…}` passes the HTTP call to the
 //! policy's function, and its HTTP answer back. This is what `proxy_pass` wants.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -17,7 +13,7 @@ use axum::{
 
 use crate::{
     error::{Error, Kind},
-    event,
+    event::{self, caller},
     execute::{self, Engine, Peer, answer},
     policy::Invocation,
     telemetry::access::Line,
@@ -75,7 +71,11 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         method: head.method.to_string(),
         path: if path.is_empty() { "/".to_owned() } else { path },
         query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), opaque(value))).collect(),
+        headers: head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), caller::opaque(value.as_bytes())))
+            .collect(),
         body,
         source_ip: source_ip(headers).or_else(|| peer.map(|peer| peer.ip.to_string())).unwrap_or_default(),
         scheme: scheme.unwrap_or("http").to_owned(),
@@ -93,22 +93,9 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
     })
 }
 
-/// Whom the gateway saw: what it appended to `X-Forwarded-For`, which is the last entry of the last line. All before
-/// it came with the call, and AWS does not believe it either: `sourceIp` is the address of the connection.
+/// The caller's address, as the gateway wrote it last.
 fn source_ip(headers: &HeaderMap) -> Option<String> {
-    let list = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
-    let entry = list.rsplit(',').next().unwrap_or(list).trim();
-    match entry.parse::<SocketAddr>() {
-        Ok(address) => Some(address.ip().to_string()),
-        Err(_) => entry.parse::<IpAddr>().is_ok().then(|| entry.to_owned()),
-    }
-}
-
-/// A header's value without the loss of a byte: what is not UTF-8 is read as ISO 8859-1, which HTTP once said that
-/// values are in, and in which each byte is a character.
-fn opaque(value: &HeaderValue) -> String {
-    let bytes = value.as_bytes();
-    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned)
+    caller::forwarded(headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

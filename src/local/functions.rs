@@ -20,6 +20,8 @@ pub enum Builtin {
     Large,
     /// Answers an HTTP call with the answer that the call's body is, in the words of the format.
     Answer,
+    /// Decides as an authorizer: `Authorization: Bearer NAME` lets everybody but `nobody` pass.
+    Authorize,
     /// Answers with what it was given besides the event.
     Context,
 }
@@ -48,13 +50,14 @@ pub(super) struct Run {
 
 impl Builtin {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("echo", Self::Echo),
         ("greet", Self::Greet),
         ("slow", Self::Slow),
         ("fail", Self::Fail),
         ("large", Self::Large),
         ("answer", Self::Answer),
+        ("authorize", Self::Authorize),
         ("context", Self::Context),
     ];
 
@@ -80,6 +83,7 @@ impl Builtin {
                 format!("\"{}\"", "x".repeat(bytes.min(8 << 20))).into()
             }
             Self::Answer => asked["body"].as_str().unwrap_or("null").to_owned().into(),
+            Self::Authorize => authorize(&asked),
             Self::Context => json!({
                 "requestId": given.request_id,
                 "functionName": given.function,
@@ -101,6 +105,29 @@ impl Builtin {
         );
         Run { output, error, log: log.into() }
     }
+}
+
+fn authorize(event: &Value) -> Bytes {
+    let headers = event["headers"].as_object();
+    let mut headers = headers.into_iter().flatten().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let name = headers.next().and_then(|(_, value)| value.as_str()?.strip_prefix("Bearer "));
+    let (allowed, name) = (name.is_some_and(|name| name != "nobody"), name.unwrap_or_default());
+    let context = json!({"user": name});
+    match &event["methodArn"] {
+        // The answer may be kept, so it is about the whole stage and not about this method alone.
+        Value::String(arn) => json!({
+            "principalId": name,
+            "policyDocument": {"Version": "2012-10-17", "Statement": [{
+                "Action": "execute-api:Invoke",
+                "Effect": if allowed { "Allow" } else { "Deny" },
+                "Resource": arn.split('/').take(2).chain(["*"]).collect::<Vec<_>>().join("/"),
+            }]},
+            "context": context,
+        }),
+        _ => json!({"isAuthorized": allowed, "context": context}),
+    }
+    .to_string()
+    .into()
 }
 
 fn greet(event: &Value) -> Bytes {

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     error::About,
-    event::{Format, picks::Picks, rules::Rule},
+    event::{Format, authorization::Authorizer, callout::Callout, picks::Picks, rules::Rule},
 };
 
 /// The name under which calls ask for a policy.
@@ -63,6 +63,10 @@ pub struct Policy {
     pub on_function_error: Vec<Rule>,
     /// What is picked from the answer for the gateway.
     pub output: Picks,
+    /// Instead of answering its client, a call through a gateway goes on, changed.
+    pub callout: Option<Callout>,
+    /// The function decides who may call.
+    pub authorizer: Option<Authorizer>,
     /// How long a call may take.
     pub timeout: Timeout,
 }

@@ -127,6 +127,8 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
         event: event.unwrap_or(defaults.event),
         on_function_error: Vec::new(),
         output: Picks::default(),
+        callout: None,
+        authorizer: None,
         timeout: timeout.unwrap_or(defaults.timeout),
     })
 }

@@ -133,7 +133,7 @@ async fn tyks_request_hooks_answer_the_client() {
     assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(r#"{"n":1}"#), &json!(false)));
     let context = &event["requestContext"];
     assert_eq!((&context["requestId"], &context["apiId"]), (&json!("r-1"), &json!("api-1")));
-    assert_eq!((&context["http"]["method"], &context["http"]["sourceIp"]), (&json!("POST"), &json!("203.0.113.7")));
+    assert_eq!((&context["http"]["method"], &context["http"]["sourceIp"]), (&json!("POST"), &json!("10.0.0.1")));
     assert_eq!(event["headers"]["x-forwarded-proto"], "https");
 
     let mut binary = object(&named("echo"), "PUT", "/f", "");

@@ -17,8 +17,8 @@ const DOORS: [(&str, &[&str]); 7] = [
     ("tonic", &["grpc/", "pb.rs"]),
     ("prost", &["grpc/", "pb.rs"]),
     ("clap", &["cli/"]),
-    ("moka", &["lambda/pool.rs"]),
-    ("axum", &["http/"]),
+    ("moka", &["lambda/pool.rs", "execute/authorize.rs"]),
+    ("axum", &["http/", "grpc/json.rs"]),
     ("saphyr", &["config/node.rs"]),
 ];
 

@@ -4,6 +4,7 @@
 
 mod binary;
 mod credentials;
+mod envoy;
 mod events;
 mod execute;
 mod failures;
@@ -12,6 +13,7 @@ mod house;
 mod http;
 mod import;
 mod inline;
+mod json;
 mod lifecycle;
 mod readme;
 mod reflection;

@@ -1,5 +1,8 @@
 //! A service and a Lambda on free ports, and calls that say what they found.
 
+pub(crate) mod envoy;
+mod envoy_package;
+
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -26,8 +29,8 @@ use tonic_types::StatusExt;
 pub(crate) struct Service {
     pub client: PolicyServiceClient<Channel>,
     pub address: String,
-    _stop: oneshot::Sender<()>,
-    _running: JoinHandle<Result<(), app::Error>>,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<Result<(), app::Error>>,
 }
 
 /// What a failed call said.
@@ -79,7 +82,15 @@ impl Service {
             let _ = stopped.await;
         }));
         let client = client(&address).await;
-        Self { client, address, _stop: stop, _running: running }
+        Self { client, address, stop: Some(stop), running }
+    }
+
+    /// Stops it, and waits until it has.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+            (&mut self.running).await.unwrap().unwrap();
+        }
     }
 
     pub(crate) async fn call(&self, request: ExecutePolicyRequest) -> Result<ExecutePolicyResponse, Failed> {

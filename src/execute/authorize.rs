@@ -1,0 +1,152 @@
+//! Functions that decide whether a call may pass, and for how long their answers hold.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant as StdInstant},
+};
+
+use moka::{Expiry, sync::Cache};
+use tokio::time::Instant;
+
+use super::{Choice, Engine, Input, Output, Request};
+use crate::{
+    error::Error,
+    event::{
+        self, Front,
+        authorization::{Authorizer, Denial, Verdict},
+    },
+    policy::{Policy, secret::Fingerprint},
+    telemetry::access::Line,
+};
+
+/// The most answers that are kept: about 1 KB each.
+const MOST: u64 = 65_536;
+/// What a function of API Gateway says to have the caller told that it is unknown.
+const UNAUTHORIZED: &str = "Unauthorized";
+
+/// Whether a call may pass.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may; this is what the function says of the caller.
+    Allowed(Arc<Verdict>),
+    /// It may not; this is what the caller is told.
+    Refused(event::Reply),
+}
+
+/// The answers that hold, by a fingerprint of whom they are about, so that no token is a key.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    cache: Cache<Fingerprint, Held>,
+    /// Of the configuration: what was decided under another does not hold.
+    generation: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    verdict: Arc<Verdict>,
+    ttl: Duration,
+}
+
+#[derive(Debug)]
+struct EachItsOwn;
+
+impl Expiry<Fingerprint, Held> for EachItsOwn {
+    fn expire_after_create(&self, _: &Fingerprint, held: &Held, _: StdInstant) -> Option<Duration> {
+        Some(held.ttl)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Fingerprint,
+        held: &Held,
+        _: StdInstant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(held.ttl)
+    }
+}
+
+impl Verdicts {
+    pub(super) fn new() -> Self {
+        let cache = Cache::builder().max_capacity(MOST).expire_after(EachItsOwn).build();
+        Self { cache, generation: AtomicU64::new(0) }
+    }
+
+    /// Nothing holds any more.
+    pub(super) fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.cache.invalidate_all();
+    }
+
+    /// Under what the answer for an identity is kept; nothing where none may be.
+    fn key(&self, policy: &Policy, authorizer: &Authorizer, identity: &[String]) -> Option<Fingerprint> {
+        if identity.is_empty() || authorizer.ttl.is_zero() {
+            return None;
+        }
+        let generation = self.generation.load(Ordering::Acquire).to_le_bytes();
+        let own = [Some(&generation[..]), Some(policy.name.as_str().as_bytes())];
+        Some(Fingerprint::of(own.into_iter().chain(identity.iter().map(|part| Some(part.as_bytes())))))
+    }
+}
+
+impl Engine {
+    /// Asks a policy's function whether a call may pass, unless its answer for this identity still holds.
+    ///
+    /// Of two calls that come together with an identity that is new, each asks: a function that decides may run twice.
+    ///
+    /// # Errors
+    /// As the contract's table has them: there is no answer of the function, and nobody passes.
+    pub async fn authorize(
+        &self,
+        policy: Arc<Policy>,
+        authorizer: &Authorizer,
+        call: event::Call,
+        deadline: Option<Instant>,
+        rpc: &'static str,
+    ) -> Result<Decision, Error> {
+        let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));
+        let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
+        let arn = authorizer.arn(&call, front);
+        let Some(identity) = authorizer.identify(&call) else { return refused(Denial::Unauthenticated) };
+        let key = self.verdicts.key(&policy, authorizer, &identity);
+        let verdict = match key.and_then(|key| self.verdicts.cache.get(&key)) {
+            Some(held) => held.verdict,
+            None => {
+                let line = Line::start(rpc, policy.name.as_str());
+                let event = authorizer.encode(&call, &identity, front);
+                let request = Request::new(Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
+                let reply = match self.execute(request).await {
+                    Ok(reply) => reply,
+                    Err(error) => {
+                        line.failed(&error);
+                        return Err(error);
+                    }
+                };
+                line.answered(reply.answered());
+                match (&reply.error, &reply.output) {
+                    (Some(error), _) if error.message == UNAUTHORIZED => return refused(Denial::Unauthenticated),
+                    (None, Output::Payload(output)) => match authorizer.decode(output) {
+                        Ok(verdict) => Arc::new(verdict),
+                        Err(why) => {
+                            let id = reply.request_id.as_str();
+                            tracing::warn!(policy = %policy.name, %why, aws_request_id = id, "an authorizer has not answered");
+                            return refused(Denial::Broken);
+                        }
+                    },
+                    _ => return refused(Denial::Broken),
+                }
+            }
+        };
+        if let Some(key) = key {
+            // Kept from the first answer on, and not longer for being asked for.
+            self.verdicts
+                .cache
+                .entry(key)
+                .or_insert_with(|| Held { verdict: Arc::clone(&verdict), ttl: authorizer.ttl });
+        }
+        if verdict.allows(&arn) { Ok(Decision::Allowed(verdict)) } else { refused(Denial::Denied) }
+    }
+}

@@ -1,0 +1,317 @@
+//! Envoy's external processing: the function as the backend, or as a callout.
+//!
+//! One stream is one HTTP call. The protocol is [`machine`]'s; here are the stream, the function's call and the clock.
+//! All of it lives in the stream that the gateway reads: when the gateway goes away, so does the call of the function.
+
+mod answer;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use futures::Stream;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::{Request, Response, Status, Streaming};
+
+use self::machine::{Event, Machine, Modes, Outcome, Plan, Step, Work};
+use super::{
+    deadline::Deadline,
+    envoy::{self, Hints, last, pairs},
+    status::status,
+};
+use crate::{
+    error::Error,
+    event::{self, Failure},
+    execute::{self, Choice, Engine, Input, Output, Reply, answer::problem},
+    pb::envoy::service::ext_proc::v3::{
+        ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
+        processing_request::Request as Message,
+    },
+    policy::{Invocation, Policy},
+    telemetry::access::Line,
+};
+
+const RPC: &str = "ext_proc";
+/// Envoy waits 200 ms for an answer unless it is told otherwise; a function that takes longer than this asks for more.
+const SLOW: Duration = Duration::from_millis(150);
+/// How much longer than the function may take the gateway is asked to wait, so that it hears of the timeout from here.
+const MARGIN: Duration = Duration::from_millis(250);
+
+/// The gateway's service over the engine.
+#[derive(Debug)]
+pub(super) struct Service {
+    engine: Arc<Engine>,
+}
+
+impl Service {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl ExternalProcessor for Service {
+    type ProcessStream = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
+
+    async fn process(
+        &self,
+        request: Request<Streaming<ProcessingRequest>>,
+    ) -> Result<Response<Self::ProcessStream>, Status> {
+        let session = Session {
+            engine: Arc::clone(&self.engine),
+            named: envoy::named(request.metadata()),
+            deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0),
+            inbound: request.into_inner(),
+            talk: None,
+            call: None,
+            slow: Box::pin(sleep(SLOW)),
+            answers: VecDeque::new(),
+            heard_all: false,
+        };
+        let answers = futures::stream::unfold(session, |mut session| async {
+            let answer = session.next().await?;
+            Some((answer, session))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// A stream.
+struct Session {
+    engine: Arc<Engine>,
+    /// The policy that the route's metadata names.
+    named: Option<String>,
+    deadline: Option<Instant>,
+    inbound: Streaming<ProcessingRequest>,
+    /// From the first message on.
+    talk: Option<Talk>,
+    /// The function, while it runs.
+    call: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    /// When the gateway is asked for patience.
+    slow: Pin<Box<Sleep>>,
+    answers: VecDeque<ProcessingResponse>,
+    /// The gateway will send nothing more.
+    heard_all: bool,
+}
+
+/// What the first message has settled.
+struct Talk {
+    machine: Machine,
+    policy: Option<Arc<Policy>>,
+    /// What the gateway says beside the headers.
+    attributes: Attributes,
+}
+
+/// What attributes say of a call.
+#[derive(Clone, Debug, Default)]
+struct Attributes {
+    route: Option<String>,
+    source: Option<String>,
+    protocol: Option<String>,
+    request_id: String,
+}
+
+impl Session {
+    /// The next answer; none when the stream ends.
+    async fn next(&mut self) -> Option<Result<ProcessingResponse, Status>> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Some(Ok(answer));
+            }
+            let Some(talk) = &mut self.talk else {
+                match self.inbound.message().await {
+                    Ok(Some(first)) if first.observability_mode => {
+                        tracing::debug!("a stream in observability mode is left: nobody reads its answers");
+                        return None;
+                    }
+                    Ok(Some(first)) => self.begin(first),
+                    Ok(None) => return Some(Err(status(&Error::field("request", "is missing: the stream is empty")))),
+                    Err(broken) => return Some(Err(broken)),
+                }
+                continue;
+            };
+            if talk.machine.is_over() {
+                return None;
+            }
+            let event = match &mut self.call {
+                None => match self.inbound.message().await {
+                    Ok(Some(message)) => Event::Message(message),
+                    Ok(None) => Event::End,
+                    Err(broken) => return Some(Err(broken)),
+                },
+                Some(call) => tokio::select! {
+                    outcome = call => Event::Outcome(outcome),
+                    message = self.inbound.message(), if !self.heard_all => match message {
+                        Ok(Some(message)) => Event::Message(message),
+                        Ok(None) => Event::End,
+                        Err(broken) => return Some(Err(broken)),
+                    },
+                    () = &mut self.slow, if !self.slow.is_elapsed() => {
+                        let timeout = talk.policy.as_ref().map(|policy| policy.timeout.get()).unwrap_or_default();
+                        Event::Slow(timeout + MARGIN)
+                    }
+                },
+            };
+            self.heard_all |= matches!(event, Event::End);
+            if matches!(event, Event::Outcome(_)) {
+                self.call = None;
+            }
+            let steps = talk.machine.on(event);
+            self.take(steps);
+        }
+    }
+
+    fn take(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Send(answer) => self.answers.push_back(*answer),
+                Step::Execute(work) => self.execute(*work),
+                // The machine is over, which ends the stream when the answers are sent.
+                Step::Finish => self.call = None,
+            }
+        }
+    }
+
+    /// Finds the policy of the call that the first message begins, and what to do for it.
+    fn begin(&mut self, mut first: ProcessingRequest) {
+        let attributes = Attributes::read(&first);
+        let hints = hints(self.named.take(), &mut first, &attributes);
+        let (policy, plan) = match envoy::choose(&self.engine.policies(), &hints) {
+            Ok(Some(policy)) => {
+                let plan = policy.callout.as_ref().map_or(Plan::Backend, |callout| Plan::Callout(callout.phase));
+                (Some(policy), plan)
+            }
+            Ok(None) => (None, Plan::Pass),
+            Err(error) => {
+                Line::start(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY)).failed(&error);
+                (None, Plan::Refuse(problem(&error, &attributes.request_id)))
+            }
+        };
+        let modes = first.protocol_config.map(|protocol| Modes {
+            request: Some(protocol.request_body_mode()),
+            response: Some(protocol.response_body_mode()),
+            early: protocol.send_body_without_waiting_for_header_response,
+        });
+        let most = Invocation::RequestResponse.max_payload();
+        let mut machine = Machine::new(plan, modes.unwrap_or_default(), most, attributes.request_id.clone());
+        let steps = machine.on(Event::Message(first));
+        self.talk = Some(Talk { machine, policy, attributes });
+        self.take(steps);
+    }
+
+    fn execute(&mut self, work: Work) {
+        let Some(Talk { policy: Some(policy), attributes, .. }) = &self.talk else { return };
+        let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
+        let Work { headers, body, answered } = work;
+        let call = Box::new(call(headers, body, attributes));
+        let request_id = attributes.request_id.clone();
+        self.slow.as_mut().reset(Instant::now() + SLOW);
+        self.call = Some(Box::pin(async move {
+            let line = Line::start(RPC, policy.name.as_str());
+            let input = match &policy.callout {
+                Some(_) => Input::Callout(call, answered.map(Box::new)),
+                None => Input::Http(call),
+            };
+            let request = execute::Request::new(Choice::Found(Arc::clone(&policy)), input, deadline);
+            match engine.execute(request).await {
+                Ok(reply) => {
+                    line.answered(reply.answered());
+                    outcome(&policy, reply, &request_id)
+                }
+                Err(error) => {
+                    line.failed(&error);
+                    Outcome::Reply(problem(&error, &request_id))
+                }
+            }
+        }));
+    }
+}
+
+/// What a reply means for the gateway.
+fn outcome(policy: &Policy, mut reply: Reply, request_id: &str) -> Outcome {
+    let Some(callout) = &policy.callout else {
+        return Outcome::Reply(execute::answer::take(&mut reply));
+    };
+    let output = match reply.output {
+        Output::Http(answer) => return Outcome::Reply(answer),
+        Output::Payload(output) => output,
+        // An event that is queued changes nothing.
+        Output::None | Output::Json(_) => return Outcome::Changes(Default::default()),
+    };
+    match callout.apply(&output) {
+        Ok(changes) => Outcome::Changes(changes),
+        Err(why) => {
+            tracing::warn!(policy = %policy.name, %why, aws_request_id = reply.request_id, "a callout's output is none");
+            Outcome::Reply(policy.event.refusal(Failure::Malformed, request_id))
+        }
+    }
+}
+
+impl Attributes {
+    fn read(first: &ProcessingRequest) -> Self {
+        let text = |key: &str| first.attributes.values().find_map(|fields| envoy::text(fields, key));
+        let header = match &first.request {
+            Some(Message::RequestHeaders(message)) => {
+                let headers = message.headers.iter().flat_map(|map| &map.headers);
+                let mut ids = headers.filter(|header| header.key.eq_ignore_ascii_case("x-request-id"));
+                ids.next().map(envoy::header_text)
+            }
+            _ => None,
+        };
+        let request_id = header.or_else(|| text("request.id")).filter(|id| !id.is_empty());
+        Self {
+            route: text("xds.route_name"),
+            source: text("source.address"),
+            protocol: text("request.protocol"),
+            request_id: request_id.unwrap_or_else(execute::request_id),
+        }
+    }
+}
+
+fn hints(named: Option<String>, first: &mut ProcessingRequest, attributes: &Attributes) -> Hints {
+    let headers = match &first.request {
+        Some(Message::RequestHeaders(message)) => pairs(message.headers.clone()),
+        _ => Vec::new(),
+    };
+    let pseudo = |name: &str| last(&headers, name).unwrap_or_default().to_owned();
+    let path = pseudo(":path");
+    Hints {
+        named: named.or_else(|| envoy::named_in_metadata(first.metadata_context.as_ref())),
+        route: attributes.route.clone(),
+        host: pseudo(":authority"),
+        path: path.split('?').next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn call(mut headers: Vec<(String, String)>, body: bytes::Bytes, attributes: &Attributes) -> event::Call {
+    let source_ip = envoy::source_ip(attributes.source.as_deref(), &headers);
+    let mut pseudo = |name: &str| {
+        let at = headers.iter().position(|(given, _)| given == name)?;
+        Some(headers.remove(at).1)
+    };
+    let (method, path) = (pseudo(":method").unwrap_or_default(), pseudo(":path").unwrap_or_default());
+    let (authority, scheme) = (pseudo(":authority").unwrap_or_default(), pseudo(":scheme"));
+    let (path, query) = path.split_once('?').map_or((path.as_str(), ""), |(path, query)| (path, query));
+    let call = event::Call {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        source_ip,
+        scheme: last(&headers, "x-forwarded-proto").map(str::to_owned).or(scheme).unwrap_or_default(),
+        authority,
+        protocol: attributes.protocol.clone().unwrap_or_default(),
+        body,
+        headers: Vec::new(),
+        route: String::new(),
+        stage: String::new(),
+        path_parameters: Default::default(),
+        stage_variables: Default::default(),
+        request_id: attributes.request_id.clone(),
+        authorizer: None,
+        account_id: String::new(),
+        api_id: String::new(),
+        received: std::time::SystemTime::now(),
+    };
+    event::Call { headers, ..call }
+}

