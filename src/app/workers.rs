@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 
-use crate::{grpc::Front, lambda};
+use crate::{grpc::Front, lambda, telemetry::writer};
 
 /// How long to wait when no connection can be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -37,9 +37,10 @@ pub(super) async fn serve(
         let (end, has_ended) = oneshot::channel();
         let (front, leave) = (Front::clone(&front), leave.clone());
         // The runtime is made here, so that a start that fails is told.
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(writer::flush).build()?;
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             lambda::on_worker(number);
+            writer::keep();
             let served = runtime.block_on(work(front, connections, leave));
             // Nobody asks any more once the service has given up waiting.
             let _ = end.send(served);

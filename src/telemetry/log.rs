@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
-use super::json;
+use super::{json, writer};
 
 /// The environment variable that sets the level, for example `debug` or `lambda_policy=debug`.
 pub const LEVEL_VARIABLE: &str = "LAMBDA_POLICY_LOG";
@@ -43,7 +43,7 @@ pub fn start(form: Form, level: LevelFilter) {
         }
     }
     let terminal = std::io::stderr().is_terminal();
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = fmt().with_env_filter(filter).with_writer(|| writer::Writer).with_target(false);
     let as_json = match form {
         Form::Auto => !terminal,
         Form::Json => true,

@@ -3,3 +3,4 @@
 pub mod access;
 mod json;
 pub mod log;
+pub mod writer;
