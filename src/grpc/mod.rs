@@ -14,6 +14,7 @@ pub mod json;
 mod plugin;
 mod service;
 mod status;
+mod stream;
 mod tls;
 mod tyk;
 mod undecodable;
@@ -22,7 +23,7 @@ mod web;
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
-use tokio_stream::Stream;
+use tokio_stream::StreamExt;
 use tonic::{
     service::{LayerExt, Routes},
     transport::{
@@ -38,7 +39,7 @@ use tonic_health::{
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 pub use self::tls::{Tls, TlsError};
-use self::web::Web;
+use self::{stream::Stream, web::Web};
 use crate::{
     execute::{Engine, Peer},
     pb::{
@@ -134,14 +135,14 @@ impl Front {
     /// If a connection cannot be taken over.
     pub async fn serve(
         self,
-        connections: impl Stream<Item = io::Result<TcpStream>>,
+        connections: impl tokio_stream::Stream<Item = io::Result<TcpStream>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         self.server
             .clone()
             .layer(MapRequestLayer::new(introduce))
             .add_routes(self.routes)
-            .serve_with_incoming_shutdown(connections, shutdown)
+            .serve_with_incoming_shutdown(connections.map(|tcp| tcp.map(Stream::new)), shutdown)
             .await
             .map_err(Error)
     }
