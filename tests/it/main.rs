@@ -7,6 +7,7 @@ mod credentials;
 mod envoy;
 mod events;
 mod execute;
+mod ext_proc;
 mod failures;
 mod gateways;
 mod house;
