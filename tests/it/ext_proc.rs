@@ -58,11 +58,13 @@ impl Stream {
         self.answers.message().await
     }
 
-    /// The status of the one answer that the stream ends with, unless that is an error.
+    /// The status of the one answer that the stream ends with; to be asked for patience is none.
     async fn only_answer(&mut self) -> u32 {
-        let Some(Answer::ImmediateResponse(answer)) = self.next().await.unwrap().unwrap().response else {
-            panic!("an immediate response")
-        };
+        let mut answer = self.next().await.unwrap().unwrap();
+        if answer.override_message_timeout.is_some() {
+            answer = self.next().await.unwrap().unwrap();
+        }
+        let Some(Answer::ImmediateResponse(answer)) = answer.response else { panic!("an immediate response") };
         assert!(self.next().await.unwrap().is_none(), "nothing follows");
         answer.status.unwrap().code
     }
