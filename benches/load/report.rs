@@ -77,7 +77,10 @@ pub(crate) fn criteria(results: &Results) -> Vec<Criterion> {
 }
 
 pub(crate) fn print(results: &Results, criteria: &[Criterion]) {
-    say("\n200 bytes, 64 in flight; latency at half of each one's calls/s\n");
+    let half = results
+        .latency_in_flight
+        .map_or("at half of each one's calls/s".to_owned(), |few| format!("with {few} in flight"));
+    say(&format!("\n200 bytes, 64 in flight; latency {half}\n"));
     say("target      CPU us/call    calls/s   cores    p50 us    p99 us   p999 us    RSS MB");
     for series in &results.calls {
         let found = series.rounds.median();
