@@ -2,13 +2,14 @@
 
 use std::{
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use super::{complain, print, wrong};
-use crate::grpc::client::{Client, ConnectError, Failure, Outcome, Trust};
+use crate::grpc::client::{Client, ConnectError, Failure, Outcome, Part, Trust};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Instead of the policy's, if the policy allows it
     #[arg(long, value_name = "ALIAS|VERSION", default_value = "")]
     qualifier: String,
+    /// Print the answer as the function writes it
+    #[arg(long)]
+    stream: bool,
     /// How long to wait at the most
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -60,6 +64,9 @@ pub(super) async fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if args.stream {
+        return stream(&mut client, &args, data).await;
+    }
     let called =
         client.call_json(&args.policy, data, args.invocation.as_deref(), &args.qualifier, Some(args.timeout)).await;
     match called {
@@ -70,6 +77,51 @@ pub(super) async fn run(args: Args) -> ExitCode {
         Err(failure) => {
             show_failure(&failure);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what comes as it comes.
+async fn stream(client: &mut Client, args: &Args, data: String) -> ExitCode {
+    let (invocation, timeout) = (args.invocation.as_deref(), Some(args.timeout));
+    let mut parts = match client.stream_json(&args.policy, data, invocation, &args.qualifier, timeout).await {
+        Ok(parts) => parts,
+        Err(failure) => {
+            show_failure(&failure);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut about = String::new();
+    loop {
+        match parts.next().await {
+            Ok(Some(Part::Start { status, version, request })) => {
+                let version = if version.is_empty() { version } else { format!(", version {version}") };
+                about = format!("status {status}{version}, request {request}");
+            }
+            Ok(Some(Part::Chunk(chunk))) => {
+                // Who reads no more has seen enough.
+                if io::stdout().write_all(&chunk).and_then(|()| io::stdout().flush()).is_err() {
+                    return ExitCode::FAILURE;
+                }
+            }
+            Ok(Some(Part::End { error, log, total_ms })) => {
+                if let Some((kind, error_type, message)) = &error {
+                    complain(&format!("the function failed ({kind}): {error_type}: {message}"));
+                }
+                complain(&format!("{about}, {total_ms} ms"));
+                if !log.is_empty() {
+                    complain(&format!("log:\n{}", log.trim_end()));
+                }
+                return ExitCode::from(u8::from(error.is_some()));
+            }
+            Ok(None) => {
+                complain("the answer ended before its end");
+                return ExitCode::FAILURE;
+            }
+            Err(failure) => {
+                show_failure(&failure);
+                return ExitCode::FAILURE;
+            }
         }
     }
 }

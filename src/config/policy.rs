@@ -19,8 +19,8 @@ use crate::{
         rules::{Body, Pattern, Rule},
     },
     policy::{
-        Access, ClientContext, InlineDefaults, Invocation, Log, Name, Policy, Qualifier, Region, Target, Tenant,
-        Timeout,
+        Access, ClientContext, IdleTimeout, InlineDefaults, Invocation, Log, Name, Policy, Qualifier, Region, Target,
+        Tenant, Timeout,
         credentials::{
             AccessKeyId, AccessKeys, AssumeRole, Base, Credentials, ExternalId, RoleArn, SessionDuration, SessionName,
         },
@@ -41,6 +41,8 @@ struct Shared {
     context: Option<ClientContext>,
     tenant: Option<Tenant>,
     timeout: Timeout,
+    stream: bool,
+    idle_timeout: IdleTimeout,
     endpoint: Endpoint,
     sts_endpoint: Option<Url>,
 }
@@ -57,6 +59,7 @@ pub(super) fn inline_defaults(defaults: Option<&Node>, secrets: &mut Secrets, fo
         endpoint: shared.endpoint,
         sts_endpoint: shared.sts_endpoint,
         timeout: shared.timeout,
+        idle_timeout: shared.idle_timeout,
         log: shared.log,
         invocation: shared.invocation,
         event: shared.event,
@@ -109,6 +112,8 @@ pub(super) fn policy(
         callout,
         authorizer,
         timeout: shared.timeout,
+        stream: shared.stream,
+        idle_timeout: shared.idle_timeout,
     })
 }
 
@@ -128,6 +133,8 @@ fn shared(section: &Section<'_>, found: &mut Found) -> Shared {
         context,
         tenant: section.parse("tenant", found, Tenant::parse),
         timeout: section.bounded("timeout", found, Timeout::new).unwrap_or_default(),
+        stream: section.boolean("stream").unwrap_or(false),
+        idle_timeout: section.bounded("idle_timeout", found, IdleTimeout::new).unwrap_or_default(),
         endpoint: endpoint(section, found),
         sts_endpoint: section.parse("sts_endpoint", found, Url::parse),
     }

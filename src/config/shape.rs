@@ -161,7 +161,24 @@ macro_rules! shared_keys {
             key("log", Kind::Choice(&["none", "tail"]), "none", "Whether the last 4 KB of the function's log are returned."),
             key("context", Kind::Object, "", "Client context: at most 2,685 bytes of JSON."),
             key("tenant", Kind::Text, "", "Tenant id, for functions with tenant isolation."),
-            key("timeout", Kind::Duration, "10s", "How long a call may take, 1ms to 15m."),
+            key(
+                "timeout",
+                Kind::Duration,
+                "10s",
+                "How long a call may take, 1ms to 15m; of a streamed answer, until its end.",
+            ),
+            key(
+                "stream",
+                Kind::Boolean,
+                "false",
+                "Whether HTTP clients get the answer as the function writes it: over ext_proc and the HTTP façade.",
+            ),
+            key(
+                "idle_timeout",
+                Kind::Duration,
+                "60s",
+                "How long a function may write nothing while its answer is streamed, 1ms to 15m.",
+            ),
             key("endpoint", Kind::Section(ENDPOINT), "", "Where Lambda is called, if not at the region's own endpoint."),
             key("sts_endpoint", Kind::Text, "", "Where STS is called, if not at the region's own endpoint."),
         ]
@@ -169,7 +186,7 @@ macro_rules! shared_keys {
 }
 
 /// The settings that a policy and `defaults` share.
-const SHARED: [Key; 12] = shared_keys!();
+const SHARED: [Key; 14] = shared_keys!();
 
 const DEFAULTS: &[Key] = &SHARED;
 
@@ -193,11 +210,11 @@ const POLICY: &[Key] = {
             "Through Envoy's ext_authz: the function decides whether a call may pass.",
         ),
     ];
-    const SHARED: [Key; 12] = shared_keys!();
-    const ALL: [Key; 19] = {
+    const SHARED: [Key; 14] = shared_keys!();
+    const ALL: [Key; 21] = {
         let [a, b, c, d, e, f, g] = OWN;
-        let [h, i, j, k, l, m, n, o, p, q, r, s] = SHARED;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s]
+        let [h, i, j, k, l, m, n, o, p, q, r, s, t, u] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u]
     };
     &ALL
 };

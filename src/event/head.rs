@@ -15,7 +15,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Malformed, Reply,
+    Malformed, Marks, Reply,
     envelope::{Text, text},
     fields::{connection_options, is_hop_by_hop},
 };
@@ -37,6 +37,13 @@ impl Head {
     /// Whether this status allows no body (RFC 9110, 6.4.1).
     pub fn is_bodiless(&self) -> bool {
         matches!(self.status, 204 | 304)
+    }
+
+    /// With the front door's marks, except where the function has set such a header itself.
+    #[must_use]
+    pub fn marked(self, marks: Marks) -> Self {
+        let Self { status, headers } = self;
+        Reply { status, headers, body: Bytes::new() }.marked(marks).into_head().0
     }
 
     /// The whole reply: with the front door's type if the function named none, and the body's length.

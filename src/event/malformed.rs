@@ -36,6 +36,8 @@ pub enum Malformed {
     Base64Flag,
     /// The body is not base64 although it should be.
     Base64,
+    /// A streamed output is neither a response nor begins with a prelude.
+    Unbegun,
     /// A callout's path is none.
     Path,
     /// An authorizer's answer is none.
@@ -63,6 +65,9 @@ impl fmt::Display for Malformed {
             Self::BodyType => f.write_str("body is no string"),
             Self::Base64Flag => f.write_str("isBase64Encoded is neither true nor false"),
             Self::Base64 => f.write_str("body is not base64 although isBase64Encoded is true"),
+            Self::Unbegun => f.write_str(
+                "the stream is neither a response nor begins with a prelude: expected JSON, eight NUL bytes and a body",
+            ),
             Self::Path => f.write_str("the path is no string that begins with a slash and is a path in HTTP"),
             Self::NotAuthorizer => f.write_str(
                 "the output is no authorizer's answer: expected isAuthorized (http-api only) or a policyDocument",

@@ -47,6 +47,7 @@ mod kong_gateway;
 mod malformed;
 mod moment;
 mod multimap;
+mod opening;
 mod output_body;
 pub mod picks;
 mod query;
@@ -63,6 +64,7 @@ pub use call::{Call, Front};
 pub use format::{Format, Unencodable, UnknownFormat};
 pub use head::Head;
 pub use malformed::Malformed;
+pub use opening::Opening;
 pub use reply::{Marks, Reply, accepted, problem};
 
 /// Why a front door answers itself: to all of them these are one. Where no function answered there is an error

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 
+use super::Head;
+
 /// An HTTP reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -46,6 +48,16 @@ impl Reply {
             }
         }
         self
+    }
+
+    /// A reply of a head and the body that belongs to it, which may be of any length.
+    pub fn from_head(head: Head, body: Bytes) -> Self {
+        Self { status: head.status, headers: head.headers, body }
+    }
+
+    /// The head alone: what is left when the body comes by itself.
+    pub fn into_head(self) -> (Head, Bytes) {
+        (Head { status: self.status, headers: self.headers }, self.body)
     }
 
     /// Adds a header unless its value is empty or none in HTTP: ids come from the gateway.

@@ -40,6 +40,14 @@ impl Request {
         Self::new(Choice::Named(policy.into()), Input::Http(Box::new(call)), deadline)
     }
 
+    pub(super) fn take_input(&mut self) -> Input {
+        std::mem::replace(&mut self.input, Input::Payload(Bytes::new()))
+    }
+
+    pub(super) fn invocation(&self, policy: &Policy) -> Invocation {
+        self.invocation.unwrap_or(policy.invocation)
+    }
+
     /// A call that leaves to its policy what there is to leave.
     pub fn new(policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
         Self { policy, input, invocation: None, qualifier: None, context: None, tenant: None, deadline }

@@ -4,6 +4,7 @@ pub mod answer;
 mod authorize;
 mod call;
 mod settle;
+mod stream;
 
 use std::sync::Arc;
 
@@ -14,10 +15,11 @@ pub use self::authorize::Decision;
 pub use self::call::{
     Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Timing, request_id,
 };
+pub use self::stream::{End, Part, Streamed};
 use crate::{
-    admission::Admission,
+    admission::{Admission, Permit},
     error::{About, Error, Kind},
-    lambda::{Invoke, Lambda},
+    lambda::{Api, Invoke, Lambda, Ready},
     policy::{Policies, Policy, Qualifier},
 };
 
@@ -81,21 +83,37 @@ impl Engine {
     /// # Errors
     /// As the contract's table has them: there is no answer of the function.
     pub async fn execute(&self, request: Request) -> Result<Reply, Error> {
-        let policy = match request.policy {
-            Choice::Named(ref name) => self.named(name)?,
-            Choice::Found(ref policy) => Arc::clone(policy),
-        };
+        let policy = self.find(&request.policy)?;
         self.invoke(&policy, request).await.map_err(|error| error.with_about(policy.about()))
     }
 
-    fn named(&self, name: &str) -> Result<Arc<Policy>, Error> {
-        self.policies.load().named.get(name).cloned().ok_or_else(|| {
+    fn find(&self, choice: &Choice) -> Result<Arc<Policy>, Error> {
+        let name = match choice {
+            Choice::Found(policy) => return Ok(Arc::clone(policy)),
+            Choice::Named(name) => name,
+        };
+        self.policies.load().named.get(name.as_str()).cloned().ok_or_else(|| {
             Error::new(Kind::PolicyNotFound, "no policy has this name")
                 .with_about(About { policy: name.chars().take(64).collect(), ..About::default() })
         })
     }
 
-    async fn invoke(&self, policy: &Policy, request: Request) -> Result<Reply, Error> {
+    async fn invoke(&self, policy: &Policy, mut request: Request) -> Result<Reply, Error> {
+        let input = request.take_input();
+        let Prepared { ready, invoke, form, deadline, clock, permit: _permit } =
+            self.prepare(policy, input, &request, Api::Invoke).await?;
+        let answer = ready.invoke(&invoke, deadline).await?;
+        Ok(settle::settle(policy, form, answer, clock.timing()))
+    }
+
+    /// Everything before the invocation: the event, a place among the calls in flight, and a client with credentials.
+    async fn prepare<'a>(
+        &self,
+        policy: &'a Policy,
+        input: Input,
+        request: &'a Request,
+        api: Api,
+    ) -> Result<Prepared<'a>, Error> {
         let started = Instant::now();
         let limit = started + policy.timeout.get();
         let deadline = request.deadline.map_or(limit, |deadline| deadline.min(limit));
@@ -104,8 +122,8 @@ impl Engine {
             None => policy.target.qualifier.as_ref(),
             Some(chosen) => Some(allowed(policy, chosen)?),
         };
-        let invocation = request.invocation.unwrap_or(policy.invocation);
-        let (payload, form) = settle::encode(request.input, policy)?;
+        let invocation = request.invocation(policy);
+        let (payload, form) = settle::encode(input, policy)?;
         let most = invocation.max_payload();
         if payload.len() > most {
             return Err(Error::new(
@@ -118,11 +136,11 @@ impl Engine {
             ));
         }
 
-        let _permit = self.admission.admit(deadline).await?;
+        let permit = self.admission.admit(deadline).await?;
         let admitted = Instant::now();
         let ready = self.lambda.ready(&policy.access, deadline).await?;
-        let authorized = Instant::now();
         let invoke = Invoke {
+            api,
             target: &policy.target,
             qualifier,
             invocation,
@@ -131,15 +149,39 @@ impl Engine {
             tenant: request.tenant.as_ref().or(policy.tenant.as_ref()),
             payload,
         };
-        let answer = ready.invoke(&invoke, deadline).await?;
+        let clock = Clock { started, admitted, authorized: Instant::now() };
+        Ok(Prepared { permit, ready, invoke, form, deadline, clock })
+    }
+}
+
+/// A call that is ready to be sent.
+struct Prepared<'a> {
+    permit: Permit,
+    ready: Ready,
+    invoke: Invoke<'a>,
+    form: settle::Form,
+    deadline: Instant,
+    clock: Clock,
+}
+
+/// When a call came how far.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+    admitted: Instant,
+    authorized: Instant,
+}
+
+impl Clock {
+    /// Where the time went of a call that ends now.
+    fn timing(self) -> Timing {
         let ended = Instant::now();
-        let timing = Timing {
-            queue: admitted - started,
-            credentials: authorized - admitted,
-            lambda: ended - authorized,
-            total: ended - started,
-        };
-        Ok(settle::settle(policy, form, answer, timing))
+        Timing {
+            queue: self.admitted - self.started,
+            credentials: self.authorized - self.admitted,
+            lambda: ended - self.authorized,
+            total: ended - self.started,
+        }
     }
 }
 

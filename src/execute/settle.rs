@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::call::{FunctionError, Input, Output, Reply, Timing};
 use crate::{
     error::{Error, Kind},
-    event::{self, Failure, Front, Marks, Unencodable, exchange, fault::Fault, rules},
+    event::{self, Failure, Front, Malformed, Marks, Unencodable, exchange, fault::Fault, rules},
     lambda::Answer,
     policy::Policy,
 };
@@ -79,6 +79,11 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
         },
     };
     Reply { status, output, error, version, request_id, log, timing, variables }
+}
+
+/// The HTTP answer to an output that is none.
+pub(super) fn malformed(policy: &Policy, why: Malformed, request_id: &str) -> (event::Reply, FunctionError) {
+    (policy.event.refusal(Failure::Malformed, request_id), FunctionError::malformed(why, Bytes::new()))
 }
 
 /// An output that is said already, for the error: what is large is not said twice, or the message would be larger than

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use rustls::RootCertStore;
 use secrecy::{ExposeSecret, SecretSlice};
 use tonic::{
-    Request, Status,
+    Request, Status, Streaming,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt;
@@ -43,6 +44,35 @@ pub enum ConnectError {
     /// Nobody listens there, or nobody to be trusted.
     Unreachable(String),
 }
+
+/// A part of an answer that comes as the function writes it.
+#[derive(Debug)]
+pub enum Part {
+    /// The status and the type of an HTTP answer; nothing but the first part.
+    Start {
+        /// Lambda's status.
+        status: i32,
+        /// The version that runs.
+        version: String,
+        /// AWS's id of the request.
+        request: String,
+    },
+    /// What the function wrote.
+    Chunk(Bytes),
+    /// The last part.
+    End {
+        /// Kind, type and message of the function's own failure.
+        error: Option<(&'static str, String, String)>,
+        /// The end of the log.
+        log: String,
+        /// How long the service took.
+        total_ms: i64,
+    },
+}
+
+/// The parts of an answer.
+#[derive(Debug)]
+pub struct Parts(Streaming<pb::ExecutePolicyStreamResponse>);
 
 /// An answer of the function.
 #[derive(Debug)]
@@ -124,27 +154,93 @@ impl Client {
         qualifier: &str,
         timeout: Option<Duration>,
     ) -> Result<Outcome, Failure> {
-        let invocation = match invocation {
-            None => InvocationType::Unspecified,
-            Some("event") => InvocationType::Event,
-            Some("dry-run") => InvocationType::DryRun,
-            Some(_) => InvocationType::RequestResponse,
-        };
-        let mut request = Request::new(pb::ExecutePolicyRequest {
-            policy: policy.to_owned(),
-            input: Some(Input::Json(json)),
-            invocation: invocation.into(),
-            qualifier: qualifier.to_owned(),
-            ..Default::default()
-        });
-        if let Some(timeout) = timeout {
-            request.set_timeout(timeout);
-        }
-        match self.0.execute_policy(request).await {
+        match self.0.execute_policy(request(policy, json, invocation, qualifier, timeout)).await {
             Ok(response) => Ok(Outcome::from(response.into_inner())),
             Err(status) => Err(Failure::from(status)),
         }
     }
+
+    /// Calls a policy with JSON, and gives the answer as it comes.
+    ///
+    /// # Errors
+    /// If there is no answer of the function.
+    pub async fn stream_json(
+        &mut self,
+        policy: &str,
+        json: String,
+        invocation: Option<&str>,
+        qualifier: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Parts, Failure> {
+        match self.0.execute_policy_stream(request(policy, json, invocation, qualifier, timeout)).await {
+            Ok(response) => Ok(Parts(response.into_inner())),
+            Err(status) => Err(Failure::from(status)),
+        }
+    }
+}
+
+impl Parts {
+    /// The next part; none after the end.
+    ///
+    /// # Errors
+    /// If the answer breaks off: what came is not the whole of it.
+    pub async fn next(&mut self) -> Result<Option<Part>, Failure> {
+        use pb::execute_policy_stream_response::Part as Wire;
+        while let Some(message) = self.0.message().await? {
+            match message.part {
+                Some(Wire::Start(start)) => {
+                    return Ok(Some(Part::Start {
+                        status: start.status,
+                        version: start.version,
+                        request: start.request,
+                    }));
+                }
+                Some(Wire::Chunk(chunk)) => return Ok(Some(Part::Chunk(chunk))),
+                Some(Wire::End(end)) => {
+                    let total_ms = end.timing.map_or(0, |timing| timing.total_us / 1000);
+                    return Ok(Some(Part::End { error: end.error.map(function_error), log: end.log, total_ms }));
+                }
+                // A part that came after this was written.
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn request(
+    policy: &str,
+    json: String,
+    invocation: Option<&str>,
+    qualifier: &str,
+    timeout: Option<Duration>,
+) -> Request<pb::ExecutePolicyRequest> {
+    let invocation = match invocation {
+        None => InvocationType::Unspecified,
+        Some("event") => InvocationType::Event,
+        Some("dry-run") => InvocationType::DryRun,
+        Some(_) => InvocationType::RequestResponse,
+    };
+    let mut request = Request::new(pb::ExecutePolicyRequest {
+        policy: policy.to_owned(),
+        input: Some(Input::Json(json)),
+        invocation: invocation.into(),
+        qualifier: qualifier.to_owned(),
+        ..Default::default()
+    });
+    if let Some(timeout) = timeout {
+        request.set_timeout(timeout);
+    }
+    request
+}
+
+fn function_error(error: pb::FunctionError) -> (&'static str, String, String) {
+    let kind = match error.kind() {
+        function_error::Kind::Handled => "handled",
+        function_error::Kind::Malformed => "malformed",
+        function_error::Kind::Unhandled | function_error::Kind::Unspecified => "unhandled",
+    };
+    (kind, error.r#type, error.message)
 }
 
 impl Trust {
@@ -172,14 +268,7 @@ impl From<pb::ExecutePolicyResponse> for Outcome {
             Output::Payload(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Output::Http(http) => format!("HTTP {}\n{}", http.status, String::from_utf8_lossy(&http.body)),
         });
-        let error = response.error.map(|error| {
-            let kind = match error.kind() {
-                function_error::Kind::Handled => "handled",
-                function_error::Kind::Malformed => "malformed",
-                function_error::Kind::Unhandled | function_error::Kind::Unspecified => "unhandled",
-            };
-            (kind, error.r#type, error.message)
-        });
+        let error = response.error.map(function_error);
         Self {
             status: response.status,
             output,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     event,
-    execute::{FunctionError, FunctionErrorKind, Output, Reply, Timing},
-    pb::{self, execute_policy_response as wire, function_error::Kind},
+    execute::{self, FunctionError, FunctionErrorKind, Output, Reply, Streamed, Timing},
+    pb::{self, execute_policy_response as wire, execute_policy_stream_response::Part, function_error::Kind},
     policy::{Invocation, Policy},
 };
 
@@ -27,6 +27,33 @@ pub(super) fn reply(reply: Reply) -> pb::ExecutePolicyResponse {
         timing: Some(time(timing)),
         variables: variables.into_iter().collect(),
     }
+}
+
+/// The first message of a streamed answer.
+pub(super) fn start(answer: &mut Streamed) -> pb::ExecutePolicyStreamResponse {
+    stream(Part::Start(pb::StreamStart {
+        status: i32::from(answer.status),
+        version: std::mem::take(&mut answer.version),
+        request: std::mem::take(&mut answer.request_id),
+        http: answer
+            .head
+            .take()
+            .map(|head| http(event::Reply { status: head.status, headers: head.headers, body: bytes::Bytes::new() })),
+    }))
+}
+
+/// What follows it.
+pub(super) fn part(part: execute::Part) -> pb::ExecutePolicyStreamResponse {
+    stream(match part {
+        execute::Part::Chunk(chunk) => Part::Chunk(chunk),
+        execute::Part::End(execute::End { error, log, timing, whole: _ }) => {
+            Part::End(pb::StreamEnd { error: error.map(function_error), log, timing: Some(time(timing)) })
+        }
+    })
+}
+
+fn stream(part: Part) -> pb::ExecutePolicyStreamResponse {
+    pb::ExecutePolicyStreamResponse { part: Some(part) }
 }
 
 fn http(reply: event::Reply) -> pb::HttpResponse {

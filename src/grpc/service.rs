@@ -1,12 +1,14 @@
-//! The native RPCs: `ExecutePolicy` and `ListPolicies`.
+//! The native RPCs: `ExecutePolicy`, `ExecutePolicyStream` and `ListPolicies`.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::{deadline::Deadline, decode, encode, status::status};
 use crate::{
-    execute::Engine,
+    error::Error,
+    execute::{self, Engine},
     pb::{self, policy_service_server::PolicyService},
     telemetry::access,
 };
@@ -21,6 +23,13 @@ impl Service {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
     }
+
+    fn decode(&self, request: Request<pb::ExecutePolicyRequest>) -> Result<execute::Request, Error> {
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        let inline = || self.engine.policies().inline.clone();
+        let about = |name: &str, error| self.engine.about(name, error);
+        decode::request(request.into_inner(), deadline, inline, about)
+    }
 }
 
 #[tonic::async_trait]
@@ -29,11 +38,8 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
-        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let line = access::Line::start("ExecutePolicy", &request.get_ref().policy);
-        let inline = || self.engine.policies().inline.clone();
-        let about = |name: &str, error| self.engine.about(name, error);
-        let result = match decode::request(request.into_inner(), deadline, inline, about) {
+        let result = match self.decode(request) {
             Ok(request) => self.engine.execute(request).await,
             Err(error) => Err(error),
         };
@@ -47,6 +53,30 @@ impl PolicyService for Service {
                 Err(status(&error))
             }
         }
+    }
+
+    type ExecutePolicyStreamStream =
+        Pin<Box<dyn Stream<Item = Result<pb::ExecutePolicyStreamResponse, Status>> + Send>>;
+
+    async fn execute_policy_stream(
+        &self,
+        request: Request<pb::ExecutePolicyRequest>,
+    ) -> Result<Response<Self::ExecutePolicyStreamStream>, Status> {
+        let line = access::Line::start("ExecutePolicyStream", &request.get_ref().policy);
+        let request = match self.decode(request) {
+            Ok(request) => request,
+            Err(error) => {
+                line.failed(&error);
+                return Err(status(&error));
+            }
+        };
+        let mut answer = self.engine.stream(request, line).await.map_err(|error| status(&error))?;
+        let start = encode::start(&mut answer);
+        let parts = futures::stream::unfold(answer, |mut answer| async {
+            let part = answer.next().await?;
+            Some((part.map(encode::part).map_err(|error| status(&error)), answer))
+        });
+        Ok(Response::new(Box::pin(futures::stream::once(async { Ok(start) }).chain(parts))))
     }
 
     async fn list_policies(

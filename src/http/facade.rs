@@ -13,8 +13,8 @@ use axum::{
 
 use crate::{
     error::{Error, Kind},
-    event::{self, caller},
-    execute::{self, Engine, Peer, answer},
+    event::{self, Head, caller},
+    execute::{self, Engine, Part, Peer, answer},
     policy::Invocation,
     telemetry::access::Line,
 };
@@ -39,7 +39,10 @@ async fn pass_below(
 async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
     let line = Line::start("http", &policy);
     let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
+    let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let result = match call(request, &id).await {
+        // Of an answer to HEAD nobody reads a body.
+        Ok(call) if streams && call.method != "HEAD" => return stream(&engine, policy, call, line, &id).await,
         Ok(call) => engine.execute(execute::Request::http(policy, call, None)).await,
         Err(error) => Err(error),
     };
@@ -49,6 +52,39 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     }
     respond(answer::http(result, &id))
 }
+
+/// The answer as it comes. A body that breaks off ends in an error, which resets the stream in HTTP/2 and closes the
+/// connection in HTTP/1.1, so that nobody takes it for whole.
+async fn stream(engine: &Engine, policy: String, call: event::Call, line: Line, id: &str) -> Response<Body> {
+    let mut streamed = match engine.stream(execute::Request::http(policy, call, None), line).await {
+        Ok(streamed) => streamed,
+        Err(error) => return respond(answer::problem(&error, id)),
+    };
+    let Some(head) = streamed.head.take() else {
+        return respond(event::accepted(streamed.status, &streamed.request_id));
+    };
+    let body = futures::stream::unfold(streamed, |mut streamed| async {
+        match streamed.next().await? {
+            Ok(Part::Chunk(chunk)) => Some((Ok(chunk), streamed)),
+            Ok(Part::End(end)) if end.whole => None,
+            Ok(Part::End(_)) => Some((Err(BrokenOff), streamed)),
+            Err(_) => Some((Err(BrokenOff), streamed)),
+        }
+    });
+    respond_with(head, Body::from_stream(body))
+}
+
+/// The body is not whole.
+#[derive(Debug)]
+struct BrokenOff;
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the function's answer broke off")
+    }
+}
+
+impl std::error::Error for BrokenOff {}
 
 /// The call as the gateway made it. The path is what stands behind the policy, still encoded.
 async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
@@ -103,9 +139,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn respond(reply: event::Reply) -> Response<Body> {
-    let mut response = Response::new(Body::from(reply.body));
-    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    for (name, value) in reply.headers {
+    let (head, body) = reply.into_head();
+    respond_with(head, Body::from(body))
+}
+
+fn respond_with(head: Head, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    for (name, value) in head.headers {
         // The format has checked them; what is no header all the same cannot be sent.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().append(name, value);

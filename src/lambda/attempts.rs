@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use http::Response;
+use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Ready,
+    answer::{answer, read},
     body::Taken,
     classify,
     invoke::{Answer, Invoke},
+    stream::Stream,
     wire::Remedy,
 };
 use crate::error::{Error, Kind, Ran};
@@ -38,12 +42,37 @@ impl Ready {
     /// As the contract's table has them. At the deadline the connection is closed, and the error is
     /// [`Kind::Timeout`] if the request had been sent; else it says what the call waited for, and that nothing ran.
     pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
-        let mut progress = Progress { started: Instant::now(), taken: Taken::default(), last: None, renewing: false };
-        let answered = match timeout_at(deadline, self.attempts(invoke, deadline, &mut progress)).await {
-            Ok(result) => result,
-            Err(_) => Err(progress.out_of_time()),
-        };
-        answered.map_err(|error| if self.cut.is_done() { classify::stopped(error.ran()) } else { error })
+        let mut progress = Progress::start();
+        let answered = timeout_at(deadline, async {
+            let (head, body) = self.attempts(invoke, deadline, &mut progress).await?.into_parts();
+            match read(body).await {
+                Ok(body) => Ok(answer(Response::from_parts(head, body))),
+                Err(why) => Err(classify::broken(&head.headers, &why)),
+            }
+        })
+        .await
+        .unwrap_or_else(|_| Err(progress.out_of_time()));
+        answered.map_err(|error| self.stopped(error))
+    }
+
+    /// Invokes the function as [`invoke`](Self::invoke) does, and gives the answer as soon as it begins.
+    ///
+    /// # Errors
+    /// As [`invoke`](Self::invoke), until the answer begins.
+    pub async fn stream(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Stream, Error> {
+        let mut progress = Progress::start();
+        let began = timeout_at(deadline, self.attempts(invoke, deadline, &mut progress))
+            .await
+            .unwrap_or_else(|_| Err(progress.out_of_time()));
+        match began {
+            Ok(response) => Ok(Stream::new(response, self.cut)),
+            Err(error) => Err(self.stopped(error)),
+        }
+    }
+
+    /// What broke because the service stops says so.
+    fn stopped(&self, error: Error) -> Error {
+        if self.cut.is_done() { classify::stopped(error.ran()) } else { error }
     }
 
     async fn attempts(
@@ -51,7 +80,7 @@ impl Ready {
         invoke: &Invoke<'_>,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response<Incoming>, Error> {
         let mut attempt = 1;
         loop {
             let failed = match self.wire()?.send(&self.session, invoke, &progress.taken).await {
@@ -92,6 +121,10 @@ impl Ready {
 }
 
 impl Progress {
+    fn start() -> Self {
+        Self { started: Instant::now(), taken: Taken::default(), last: None, renewing: false }
+    }
+
     fn out_of_time(self) -> Error {
         if self.taken.get() {
             return Error::new(Kind::Timeout, "the time was up before lambda answered: the function may have run");

@@ -2,7 +2,9 @@
 //!
 //! Source: Lambda API reference, `Invoke`, Errors; and the common errors of AWS services for signatures.
 
-use super::refresh;
+use http::HeaderMap;
+
+use super::{answer::text, refresh};
 use crate::error::{Error, Kind, Ran};
 
 /// What Lambda means by an HTTP status and an error code.
@@ -107,6 +109,13 @@ fn message(kind: Kind) -> &'static str {
 /// The error of a kind, in the words for the caller.
 pub(super) fn error(kind: Kind) -> Error {
     Error::new(kind, message(kind))
+}
+
+/// The answer began, and broke off or made no sense: the function has run, at least in part.
+pub(super) fn broken(headers: &HeaderMap, why: &dyn std::fmt::Display) -> Error {
+    error(Kind::LambdaFailed)
+        .with_aws_request_id(text(headers, "x-amzn-requestid"))
+        .with_detail(format!("the answer broke off: {why}"))
 }
 
 /// The service stops, and the call did not end by itself.

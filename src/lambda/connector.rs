@@ -46,7 +46,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How many idle connections an endpoint keeps.
 const MAX_IDLE_PER_HOST: usize = 1024;
-/// The largest answer that is read: Lambda's 6 MB, and room for an error document.
+/// The largest answer that is read as a whole: Lambda's 6 MB, and room for an error document.
 pub(super) const MAX_ANSWER: usize = 6 * 1024 * 1024 + 64 * 1024;
 
 /// Why there is no answer.
@@ -103,11 +103,11 @@ impl Connector {
     }
 
     /// Sends a request over a connection of this thread's worker.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Limited<Incoming>>, Unsent> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
         let worker = WORKER.get() % self.0.len();
         let client = self.0.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
         match client.request(request).await {
-            Ok(response) => Ok(response.map(|body| Limited::new(body, MAX_ANSWER))),
+            Ok(response) => Ok(response),
             Err(error) if error.is_connect() => Err(Unsent::NotConnected(error.into())),
             Err(error) => Err(Unsent::Broken(error.into())),
         }
@@ -158,7 +158,7 @@ impl HttpConnector for Connector {
                 Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
                 Unsent::Broken(cause) => ConnectorError::io(cause),
             })?;
-            let response = response.map(SdkBody::from_body_1_x);
+            let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)));
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
         })
     }

@@ -10,6 +10,8 @@ use crate::{
 /// What to invoke, and how.
 #[derive(Debug)]
 pub struct Invoke<'a> {
+    /// By which of Lambda's two ways.
+    pub api: Api,
     /// The function and where it is.
     pub target: &'a Target,
     /// The version or alias.
@@ -24,6 +26,15 @@ pub struct Invoke<'a> {
     pub tenant: Option<&'a Tenant>,
     /// The event.
     pub payload: Bytes,
+}
+
+/// Lambda's two ways to invoke and to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// The answer comes as a whole.
+    Invoke,
+    /// The answer comes as the function writes it (Lambda API reference, `InvokeWithResponseStream`).
+    InvokeWithResponseStream,
 }
 
 /// What Lambda answered.

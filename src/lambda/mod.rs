@@ -1,5 +1,6 @@
 //! Invoking: a client for the policy's access, credentials, and as many attempts as are safe.
 
+mod answer;
 mod attempts;
 mod body;
 mod classify;
@@ -12,6 +13,7 @@ mod pool;
 mod referee;
 mod refresh;
 mod sign;
+mod stream;
 mod wire;
 
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use tokio::time::{Instant, timeout_at};
 use self::wire::Wire;
 pub use self::{
     connector::{install_crypto, on_worker},
-    invoke::{Answer, Invoke},
+    invoke::{Answer, Api, Invoke},
+    stream::{Part, Stream},
 };
 use crate::{
     error::{Error, Kind, Ran},

@@ -19,7 +19,7 @@ use aws_sdk_lambda::{
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
     primitives::Blob,
-    types::{InvocationType, LogType},
+    types::{InvocationType, LogType, ResponseStreamingInvocationType},
 };
 use aws_smithy_async::time::StaticTimeSource;
 use aws_smithy_runtime_api::client::{
@@ -34,7 +34,7 @@ use http_body_util::BodyExt;
 use super::{
     connector::Connector,
     cut::Cut,
-    invoke::Invoke,
+    invoke::{Api, Invoke},
     refresh::{Identity, Session},
     sign::Stamp,
     wire::Wire,
@@ -126,7 +126,7 @@ impl Call {
         Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token, None, "test")
     }
 
-    async fn by_sdk(&self, canned: &Canned) -> Result<aws_sdk_lambda::operation::invoke::InvokeOutput, Refused> {
+    fn client(&self, canned: &Canned) -> Client {
         let mut config = aws_sdk_lambda::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(self.region))
@@ -141,9 +141,13 @@ impl Call {
             Endpoint::Variant { fips, dual_stack } => config.use_fips(*fips).use_dual_stack(*dual_stack),
             Endpoint::Url(url) => config.endpoint_url(url.as_str()),
         };
+        Client::from_conf(config.build())
+    }
+
+    async fn by_sdk(&self, canned: &Canned) -> Result<aws_sdk_lambda::operation::invoke::InvokeOutput, Refused> {
         let synchronous = self.invocation == Invocation::RequestResponse;
         let context = self.context.map(|json| ClientContext::parse(json).unwrap().as_base64().to_owned());
-        Client::from_conf(config.build())
+        self.client(canned)
             .invoke()
             .function_name(self.function)
             .set_qualifier(self.qualifier.map(str::to_owned))
@@ -166,6 +170,27 @@ impl Call {
             .map_err(|error| Refused::from(&error))
     }
 
+    /// The same call, its answer in pieces.
+    async fn streamed_by_sdk(&self, canned: &Canned) {
+        let context = self.context.map(|json| ClientContext::parse(json).unwrap().as_base64().to_owned());
+        self.client(canned)
+            .invoke_with_response_stream()
+            .function_name(self.function)
+            .set_qualifier(self.qualifier.map(str::to_owned))
+            .invocation_type(ResponseStreamingInvocationType::RequestResponse)
+            .set_log_type((self.log == Log::Tail).then_some(LogType::Tail))
+            .set_client_context(context)
+            .set_tenant_id(self.tenant.map(str::to_owned))
+            .payload(Blob::new(self.payload))
+            .customize()
+            .mutate_request(|request| {
+                request.headers_mut().remove("x-amz-user-agent");
+            })
+            .send()
+            .await
+            .unwrap();
+    }
+
     fn wire(&self) -> Wire {
         crate::lambda::install_crypto();
         let region = OwnRegion::parse(self.region).unwrap();
@@ -178,13 +203,14 @@ impl Call {
         Identity::fixed(self.credentials()).session().await.unwrap()
     }
 
-    async fn direct(&self) -> Request<Bytes> {
+    async fn direct(&self, api: Api) -> Request<Bytes> {
         let reference = Reference::parse(self.function).unwrap();
         let target = Target::new(reference, Some(OwnRegion::parse(self.region).unwrap()), None, None).unwrap();
         let qualifier = self.qualifier.map(|text| Qualifier::parse(text).unwrap());
         let context = self.context.map(|json| ClientContext::parse(json).unwrap());
         let tenant = self.tenant.map(|text| Tenant::parse(text).unwrap());
         let invoke = Invoke {
+            api,
             target: &target,
             qualifier: qualifier.as_ref(),
             invocation: self.invocation,
@@ -286,10 +312,35 @@ async fn the_request_is_the_sdks_own_to_the_last_header() {
         let canned = Canned::new(200, &[], "{}");
         call.by_sdk(&canned).await.unwrap_or_else(|refused| panic!("{what}: {refused:?}"));
         let sdk = canned.asked.lock().unwrap().take().unwrap();
-        let direct = call.direct().await;
+        let direct = call.direct(Api::Invoke).await;
         assert_eq!(direct.method(), sdk.method(), "{what}");
         assert_eq!(direct.uri(), sdk.uri(), "{what}");
         assert_eq!(direct.body(), sdk.body(), "{what}");
+        assert_eq!(headers(&direct), headers(&sdk), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_request_for_a_stream_is_the_sdks_own_to_the_last_header() {
+    let arn = "arn:aws:lambda:us-east-1:123456789012:function:orders";
+    let everything = Call {
+        qualifier: Some("live"),
+        log: Log::Tail,
+        context: Some("{}"),
+        tenant: Some("acme"),
+        token: Some("t"),
+        ..Call::default()
+    };
+    for (what, call) in [
+        ("a plain call", Call::default()),
+        ("an ARN", Call { function: arn, ..Call::default() }),
+        ("everything", everything),
+    ] {
+        let canned = Canned::new(200, &[], "");
+        call.streamed_by_sdk(&canned).await;
+        let sdk = canned.asked.lock().unwrap().take().unwrap();
+        let direct = call.direct(Api::InvokeWithResponseStream).await;
+        assert_eq!((direct.method(), direct.uri(), direct.body()), (sdk.method(), sdk.uri(), sdk.body()), "{what}");
         assert_eq!(headers(&direct), headers(&sdk), "{what}");
     }
 }
@@ -310,7 +361,7 @@ async fn refusals_are_read_as_the_sdk_reads_them() {
         let call = Call::default();
         let canned = Canned::new(status, &headers, body);
         let by_sdk = call.by_sdk(&canned).await.unwrap_err();
-        let refusal = super::wire::Refusal::read(&canned.response());
+        let refusal = super::answer::Refusal::read(&canned.response());
         let direct = Refused {
             status,
             code: refusal.code,
@@ -335,7 +386,7 @@ async fn answers_are_read_as_the_sdk_reads_them() {
     ] {
         let canned = Canned::new(status, &headers, body);
         let sdk = Call::default().by_sdk(&canned).await.unwrap();
-        let direct = super::wire::answer(canned.response());
+        let direct = super::answer::answer(canned.response());
         assert_eq!(i32::from(direct.status), sdk.status_code, "{headers:?}");
         assert_eq!(direct.version, sdk.executed_version().unwrap_or_default());
         assert_eq!(direct.request_id, sdk.request_id().unwrap_or_default());

@@ -1,6 +1,6 @@
 //! One invocation on the wire: the signed request, and the answer read.
 //!
-//! The SDK's orchestrator is most of what a call costs, so buffered Invoke is built here from the SDK's own parts: its
+//! The SDK's orchestrator is most of what a call costs, so Invoke is built here from the SDK's own parts: its
 //! endpoint rules and its credentials. The SDK's client is the referee: the tests send the same calls through both, and
 //! compare the requests header for header and the results.
 
@@ -9,40 +9,34 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use aws_sdk_lambda::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
     header::{AUTHORIZATION, USER_AGENT},
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Incoming};
-use serde::Deserialize;
-use tower::BoxError;
+use hyper::body::Incoming;
 
 use super::{
+    answer::{Refusal, pause, read, text},
     body::{Body as RequestBody, Taken},
     classify,
-    connector::{Connector, MAX_ANSWER, Unsent},
+    connector::{Connector, Unsent},
     identity::chain_of,
-    invoke::{Answer, Invoke},
+    invoke::{Api, Invoke},
     refresh::Session,
     sign::{Canonical, Signer, Stamp, canonical_path, normalized},
 };
 use crate::{
     error::{Error, Kind},
-    event::fault::Fault,
     policy::{Access, Invocation, Log, endpoint::Endpoint},
 };
 
-/// The longest pause that is believed: who says more means never.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// From how many seconds on a clock is taken for wrong; AWS bears five minutes.
 const SKEWED: i64 = 240;
 
@@ -99,30 +93,27 @@ impl Wire {
         })
     }
 
-    /// Sends the request once, and tells `taken` when a connection has taken it.
+    /// Sends the request once, tells `taken` when a connection has taken it, and gives the answer whose body is still to
+    /// be read. A refusal is read here.
     pub(super) async fn send(
         &self,
         session: &Arc<Session>,
         invoke: &Invoke<'_>,
         taken: &Taken,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Response<Incoming>, Failed> {
         let request = self.request(session, invoke, &self.stamp()).map_err(|error| Failed { error, remedy: None })?;
         let request = request.map(|payload| RequestBody::new(payload, taken));
         let response = match self.connector.send(request).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),
         };
+        if matches!(response.status().as_u16(), 200 | 202 | 204) {
+            return Ok(response);
+        }
         let (head, body) = response.into_parts();
-        let body = read(body).await.map_err(|error| Failed {
-            error: classify::error(Kind::LambdaFailed)
-                .with_aws_request_id(text(&head.headers, "x-amzn-requestid"))
-                .with_detail(format!("the answer broke off: {error}")),
-            remedy: None,
-        })?;
-        let response = Response::from_parts(head, body);
-        match response.status().as_u16() {
-            200 | 202 | 204 => Ok(answer(response)),
-            _ => Err(self.refused(&response)),
+        match read(body).await {
+            Ok(body) => Err(self.refused(&Response::from_parts(head, body))),
+            Err(error) => Err(Failed { error: classify::broken(&head.headers, &*error), remedy: None }),
         }
     }
 
@@ -138,7 +129,7 @@ impl Wire {
         invoke: &Invoke<'_>,
         stamp: &Stamp,
     ) -> Result<Request<Bytes>, Error> {
-        let path = self.target.path(invoke.target.function.as_str());
+        let path = self.target.path(invoke.target.function.as_str(), invoke.api);
         let query = invoke.qualifier.map(|qualifier| format!("Qualifier={}", encode(qualifier.as_str())));
         let length = invoke.payload.len().to_string();
         let synchronous = invoke.invocation == Invocation::RequestResponse;
@@ -261,12 +252,16 @@ impl Target {
         if self.normal { canonical_path(path) } else { canonical_path(&normalized(path)) }
     }
 
-    fn path(&self, function: &str) -> String {
+    fn path(&self, function: &str, api: Api) -> String {
+        let (before, behind) = match api {
+            Api::Invoke => ("/2015-03-31/functions/", "/invocations"),
+            Api::InvokeWithResponseStream => ("/2021-11-15/functions/", "/response-streaming-invocations"),
+        };
         let mut path = String::with_capacity(self.base.len() + function.len() + 64);
         path.push_str(&self.base);
-        path.push_str("/2015-03-31/functions/");
+        path.push_str(before);
         push_encoded(&mut path, function);
-        path.push_str("/invocations");
+        path.push_str(behind);
         path
     }
 }
@@ -309,90 +304,6 @@ fn encode(text: &str) -> String {
     encoded
 }
 
-/// The whole body: a short one is the connection's own buffer, a long one is copied once into one of its size.
-async fn read(mut body: Limited<Incoming>) -> Result<Bytes, BoxError> {
-    let expected = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-    let Some(first) = data(&mut body).await? else { return Ok(Bytes::new()) };
-    if body.is_end_stream() {
-        return Ok(first);
-    }
-    // What a peer claims is not believed beyond what is read at all.
-    let mut whole = BytesMut::with_capacity(expected.clamp(first.len(), MAX_ANSWER));
-    whole.extend_from_slice(&first);
-    drop(first);
-    while let Some(next) = data(&mut body).await? {
-        whole.extend_from_slice(&next);
-    }
-    Ok(whole.freeze())
-}
-
-/// The next piece of a body; trailers are passed over.
-async fn data(body: &mut Limited<Incoming>) -> Result<Option<Bytes>, BoxError> {
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
-}
-
-/// Whole seconds, as `Retry-After` has them; its other form, a date, is nothing that Lambda sends.
-fn pause(seconds: &str) -> Option<Duration> {
-    let seconds = seconds.trim();
-    let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-    // More digits than a number has are a pause all the same.
-    digits.then(|| seconds.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER))
-}
-
-/// What stands in a refusal. Lambda names its code in a header; others of AWS's name it in the body.
-#[derive(Debug, Default)]
-pub(super) struct Refusal {
-    pub code: String,
-    pub message: String,
-    /// When to try again, if the body says so; the header comes first.
-    retry_after: Option<Duration>,
-}
-
-impl Refusal {
-    pub(super) fn read(response: &Response<Bytes>) -> Self {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Body {
-            #[serde(alias = "__type")]
-            code: Option<String>,
-            message: Option<String>,
-            #[serde(rename = "Message")]
-            capital_message: Option<String>,
-            #[serde(rename = "retryAfterSeconds")]
-            retry_after: serde_json::Value,
-        }
-        let body: Body = serde_json::from_slice(response.body()).unwrap_or_default();
-        let code = text(response.headers(), "x-amzn-errortype").map(str::to_owned).or(body.code).unwrap_or_default();
-        // `namespace#Code:documentation` (Smithy, AWS REST-JSON 1.1, operation error serialization).
-        let code = code.split(':').next().unwrap_or_default();
-        let code = code.rsplit('#').next().unwrap_or_default();
-        let retry_after = match &body.retry_after {
-            serde_json::Value::String(seconds) => pause(seconds),
-            seconds => seconds.as_u64().map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
-        };
-        let message = body.message.or(body.capital_message).unwrap_or_default();
-        Self { code: code.to_owned(), message, retry_after }
-    }
-}
-
-pub(super) fn answer(response: Response<Bytes>) -> Answer {
-    let (head, payload) = response.into_parts();
-    let owned = |name| text(&head.headers, name).unwrap_or_default().to_owned();
-    Answer {
-        status: head.status.as_u16(),
-        fault: text(&head.headers, "x-amz-function-error").map(|reported| Fault::new(reported, &payload)),
-        version: owned("x-amz-executed-version"),
-        request_id: owned("x-amzn-requestid"),
-        log: text(&head.headers, "x-amz-log-result").map(decode_log).unwrap_or_default(),
-        payload,
-    }
-}
-
 fn unanswered(error: &Unsent) -> Failed {
     match error {
         Unsent::NotConnected(cause) => Failed {
@@ -402,27 +313,5 @@ fn unanswered(error: &Unsent) -> Failed {
         Unsent::Broken(cause) => {
             Failed { error: classify::error(Kind::LambdaFailed).with_detail(chain_of(&**cause)), remedy: None }
         }
-    }
-}
-
-/// The tail is cut at 4 KB wherever that is, so its first character may be broken.
-fn decode_log(tail: &str) -> String {
-    let decoded = BASE64_STANDARD.decode(tail).unwrap_or_default();
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_that_was_cut_within_a_character_is_readable() {
-        assert_eq!(decode_log("SGVsbG8="), "Hello");
-        assert_eq!(decode_log(&BASE64_STANDARD.encode(b"\xa9 caf\xc3\xa9")), "\u{fffd} caf\u{e9}");
-        assert_eq!(decode_log("not base64"), "");
     }
 }

@@ -16,7 +16,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 pub use self::{
     access::Access,
     function::Qualifier,
-    options::{ClientContext, Invocation, Log, Tenant, Timeout},
+    options::{ClientContext, IdleTimeout, Invocation, Log, Tenant, Timeout},
     region::Region,
     routes::{Routes, Unmatched},
     target::Target,
@@ -69,6 +69,10 @@ pub struct Policy {
     pub authorizer: Option<Authorizer>,
     /// How long a call may take.
     pub timeout: Timeout,
+    /// Whether HTTP clients get the answer as the function writes it.
+    pub stream: bool,
+    /// How long a function may write nothing while its answer is streamed.
+    pub idle_timeout: IdleTimeout,
 }
 
 /// What an inline policy takes from the configuration.
@@ -82,6 +86,8 @@ pub struct InlineDefaults {
     pub sts_endpoint: Option<endpoint::Url>,
     /// How long a call may take.
     pub timeout: Timeout,
+    /// How long a function may write nothing while its answer is streamed.
+    pub idle_timeout: IdleTimeout,
     /// Whether the end of the log is returned.
     pub log: Log,
     /// How the function is invoked.

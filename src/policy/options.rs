@@ -38,6 +38,10 @@ pub struct Tenant(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(Duration);
 
+/// How long a function may write nothing while its answer is streamed, 1 ms to 15 minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleTimeout(Timeout);
+
 /// What is wrong with a value of this module, and what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error(&'static str);
@@ -152,6 +156,27 @@ impl Timeout {
 impl Default for Timeout {
     fn default() -> Self {
         Self(Duration::from_secs(10))
+    }
+}
+
+impl IdleTimeout {
+    /// An idle timeout of 1 ms to 15 minutes.
+    ///
+    /// # Errors
+    /// If it is shorter or longer.
+    pub fn new(duration: Duration) -> Result<Self, Error> {
+        Timeout::new(duration).map(Self)
+    }
+
+    /// The timeout.
+    pub fn get(self) -> Duration {
+        self.0.get()
+    }
+}
+
+impl Default for IdleTimeout {
+    fn default() -> Self {
+        Self(Timeout(Duration::from_secs(60)))
     }
 }
 

@@ -130,6 +130,8 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
         callout: None,
         authorizer: None,
         timeout: timeout.unwrap_or(defaults.timeout),
+        stream: false,
+        idle_timeout: defaults.idle_timeout,
     })
 }
 

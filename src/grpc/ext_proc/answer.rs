@@ -6,15 +6,16 @@ use bytes::Bytes;
 
 use super::machine::{Asked, Phase};
 use crate::{
-    event::{self, callout::Changes},
+    event::{self, Head, callout::Changes},
     grpc::envoy::{Place, dynamic_metadata, set},
     pb::envoy::{
+        config::core::v3::{HeaderMap, HeaderValue},
         extensions::filters::http::ext_proc::v3::ProcessingMode,
         service::ext_proc::v3::{
-            BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, ImmediateResponse,
-            ProcessingResponse, StreamedBodyResponse, TrailersResponse, body_mutation::Mutation,
-            common_response::ResponseStatus, processing_request::Request as Message,
-            processing_response::Response as Answer,
+            BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders,
+            ImmediateResponse, ProcessingResponse, StreamedBodyResponse, StreamedImmediateResponse, TrailersResponse,
+            body_mutation::Mutation, common_response::ResponseStatus, processing_request::Request as Message,
+            processing_response::Response as Answer, streamed_immediate_response::Response as Streamed,
         },
         r#type::v3::HttpStatus,
     },
@@ -40,6 +41,27 @@ pub(super) fn immediate(reply: event::Reply) -> ProcessingResponse {
         body,
         details: "lambda-policy".to_owned(),
     }))
+}
+
+/// The answer to the client begins, in the place of the upstream's.
+pub(super) fn head(head: Head) -> ProcessingResponse {
+    let status = (":status".to_owned(), head.status.to_string());
+    let headers = [status].into_iter().chain(head.headers);
+    let headers = headers.filter(|(name, _)| !name.eq_ignore_ascii_case("content-length")).map(|(name, value)| {
+        // Envoy takes names of headers in lower case, as HTTP/2 has them.
+        HeaderValue { key: name.to_ascii_lowercase(), value: String::new(), raw_value: value.into_bytes().into() }
+    });
+    let headers = HttpHeaders { headers: Some(HeaderMap { headers: headers.collect() }), end_of_stream: false };
+    streamed_immediate(Streamed::HeadersResponse(headers))
+}
+
+/// The next piece of its body.
+pub(super) fn chunk(body: Bytes, end_of_stream: bool) -> ProcessingResponse {
+    streamed_immediate(Streamed::BodyResponse(StreamedBodyResponse { body, end_of_stream }))
+}
+
+fn streamed_immediate(part: Streamed) -> ProcessingResponse {
+    respond(Answer::StreamedImmediateResponse(StreamedImmediateResponse { response: Some(part) }))
 }
 
 /// The headers go on, perhaps in another mode.

@@ -4,6 +4,8 @@
 //! every way through here ends in exactly one of
 //!
 //! - an immediate response, the function's or one that says why there is none;
+//! - a response in pieces, the function's, and its end, or the error of the stream that breaks it off: by then Envoy has
+//!   begun to answer its client, and lets nothing through;
 //! - changes of the request or response, after which Envoy goes on by design;
 //! - the word to go on without a function, where the configuration lets such calls pass.
 //!
@@ -11,11 +13,14 @@
 //! an error of the stream would let it through where `failure_mode_allow` is set.
 
 use bytes::{Bytes, BytesMut};
+use tonic::Status;
 
 use super::answer;
 use crate::{
-    event::{self, callout::Changes, exchange::Answered, problem},
-    grpc::envoy::pairs,
+    error::Error,
+    event::{self, Head, callout::Changes, exchange::Answered, problem},
+    execute::Part,
+    grpc::{envoy::pairs, status::status},
     pb::envoy::{
         extensions::filters::http::ext_proc::v3::{ProcessingMode, processing_mode::BodySendMode},
         service::ext_proc::v3::{
@@ -58,6 +63,8 @@ pub(super) enum Event {
     End,
     /// The function has answered, or cannot.
     Outcome(Outcome),
+    /// The next of an answer that is streamed.
+    Part(Result<Part, Error>),
     /// The function takes longer than gateways wait by default.
     Slow(std::time::Duration),
 }
@@ -67,6 +74,8 @@ pub(super) enum Event {
 pub(super) enum Outcome {
     /// The client's answer.
     Reply(event::Reply),
+    /// The client's answer begins, and its parts follow.
+    Head(Head),
     /// What changes.
     Changes(Changes),
 }
@@ -78,6 +87,8 @@ pub(super) enum Step {
     Execute(Box<Work>),
     /// Nothing follows.
     Finish,
+    /// What was sent is not whole, and the gateway must not take it for that.
+    Break(Status),
 }
 
 /// A call of the function.
@@ -88,6 +99,8 @@ pub(super) struct Work {
     pub body: Bytes,
     /// In the response phase.
     pub answered: Option<Answered>,
+    /// Whether the gateway takes the answer in pieces.
+    pub may_stream: bool,
 }
 
 #[derive(Debug)]
@@ -98,6 +111,8 @@ enum State {
     Collecting(Phase, Body),
     /// Waits for the function, to answer this.
     Executing(Phase, Asked),
+    /// Sends the answer in pieces.
+    Answering,
     Over,
 }
 
@@ -166,11 +181,14 @@ impl Machine {
                 _ => Vec::new(),
             },
             Event::Outcome(outcome) => self.on_outcome(outcome),
+            Event::Part(part) => self.on_part(part),
         }
     }
 
     fn on_message(&mut self, message: Message) -> Vec<Step> {
         match (&self.plan, &self.state) {
+            // The client has begun to read: there is nothing else to be said.
+            (_, State::Answering) => Vec::new(),
             (Plan::Refuse(reply), _) => {
                 let reply = reply.clone();
                 self.finish(vec![answer::immediate(reply)])
@@ -302,8 +320,11 @@ impl Machine {
         let (headers, body) = (self.request.clone(), self.body.clone());
         let answered = self.answered.take();
         let work = match answered {
-            None => Work { headers, body, answered: None },
-            Some(answered) => Work { headers, body: Bytes::new(), answered: Some(Answered { body, ..answered }) },
+            None => Work { headers, body, answered: None, may_stream: self.may_stream() },
+            Some(answered) => {
+                let answered = Some(Answered { body, ..answered });
+                Work { headers, body: Bytes::new(), answered, may_stream: false }
+            }
         };
         vec![Step::Execute(Box::new(work))]
     }
@@ -312,6 +333,10 @@ impl Machine {
         let State::Executing(phase, asked) = self.state else { return Vec::new() };
         match outcome {
             Outcome::Reply(reply) => self.finish(vec![answer::immediate(reply)]),
+            Outcome::Head(head) => {
+                self.state = State::Answering;
+                vec![send(answer::head(head))]
+            }
             Outcome::Changes(changes) => {
                 let body = std::mem::take(&mut self.body);
                 self.finish(answer::changes(phase, asked, changes, body))
@@ -319,10 +344,31 @@ impl Machine {
         }
     }
 
+    /// Whether Envoy takes the answer in pieces: in these modes, and in reply to the request's headers.
+    fn may_stream(&self) -> bool {
+        let modes = [Some(BodySendMode::None), Some(BodySendMode::FullDuplexStreamed)];
+        self.plan == Plan::Backend && modes.contains(&self.modes.request)
+    }
+
+    fn on_part(&mut self, part: Result<Part, Error>) -> Vec<Step> {
+        let State::Answering = self.state else { return Vec::new() };
+        match part {
+            Ok(Part::Chunk(chunk)) => vec![send(answer::chunk(chunk, false))],
+            Ok(Part::End(end)) if end.whole => self.finish(vec![answer::chunk(Bytes::new(), true)]),
+            Ok(Part::End(_)) => self.break_off(Status::internal("the function failed after it had begun to answer")),
+            Err(error) => self.break_off(status(&error)),
+        }
+    }
+
+    fn break_off(&mut self, status: Status) -> Vec<Step> {
+        self.state = State::Over;
+        vec![Step::Break(status)]
+    }
+
     fn on_end(&mut self) -> Vec<Step> {
         match self.state {
             // The answer comes all the same.
-            State::Executing(..) | State::Over => Vec::new(),
+            State::Executing(..) | State::Answering | State::Over => Vec::new(),
             // There was no response to be changed.
             State::Waiting if !self.request.is_empty() => {
                 self.state = State::Over;

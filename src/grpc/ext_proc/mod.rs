@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::Error,
     event::{self, Failure},
-    execute::{self, Choice, Engine, Input, Output, Reply, answer::problem},
+    execute::{self, Choice, Engine, Input, Output, Reply, Streamed, answer::problem},
     pb::envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
         processing_request::Request as Message,
@@ -65,6 +65,8 @@ impl ExternalProcessor for Service {
             inbound: request.into_inner(),
             talk: None,
             call: None,
+            streamed: None,
+            broken: None,
             slow: Box::pin(sleep(SLOW)),
             answers: VecDeque::new(),
             heard_all: false,
@@ -77,6 +79,9 @@ impl ExternalProcessor for Service {
     }
 }
 
+/// What came of a call, and the rest of an answer that has only begun.
+type Called = (Outcome, Option<Streamed>);
+
 /// A stream.
 struct Session {
     engine: Arc<Engine>,
@@ -86,8 +91,12 @@ struct Session {
     inbound: Streaming<ProcessingRequest>,
     /// From the first message on.
     talk: Option<Talk>,
-    /// The function, while it runs.
-    call: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    /// The function, until it has answered or begun to.
+    call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
+    /// What follows of an answer that has begun.
+    streamed: Option<Streamed>,
+    /// What the stream ends with, if not in order.
+    broken: Option<Status>,
     /// When the gateway is asked for patience.
     slow: Pin<Box<Sleep>>,
     answers: VecDeque<ProcessingResponse>,
@@ -132,7 +141,13 @@ impl Session {
                 continue;
             };
             if talk.machine.is_over() {
-                return None;
+                return self.broken.take().map(Err);
+            }
+            if let Some(streamed) = &mut self.streamed {
+                // What the gateway says now is of no account; that it goes away drops all of this.
+                let steps = streamed.next().await.map(|part| talk.machine.on(Event::Part(part))).unwrap_or_default();
+                self.take(steps);
+                continue;
             }
             let event = match &mut self.call {
                 None => match self.inbound.message().await {
@@ -141,7 +156,10 @@ impl Session {
                     Err(broken) => return Some(Err(broken)),
                 },
                 Some(call) => tokio::select! {
-                    outcome = call => Event::Outcome(outcome),
+                    (outcome, streamed) = call => {
+                        self.streamed = streamed;
+                        Event::Outcome(outcome)
+                    }
                     message = self.inbound.message(), if !self.heard_all => match message {
                         Ok(Some(message)) => Event::Message(message),
                         Ok(None) => Event::End,
@@ -169,6 +187,7 @@ impl Session {
                 Step::Execute(work) => self.execute(*work),
                 // The machine is over, which ends the stream when the answers are sent.
                 Step::Finish => self.call = None,
+                Step::Break(status) => self.broken = Some(status),
             }
         }
     }
@@ -203,7 +222,7 @@ impl Session {
     fn execute(&mut self, work: Work) {
         let Some(Talk { policy: Some(policy), attributes, .. }) = &self.talk else { return };
         let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
-        let Work { headers, body, answered } = work;
+        let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
@@ -214,7 +233,10 @@ impl Session {
                 None => Input::Http(call),
             };
             let request = execute::Request::new(Choice::Found(Arc::clone(&policy)), input, deadline);
-            match engine.execute(request).await {
+            if may_stream && policy.stream {
+                return stream(&engine, request, line, &request_id).await;
+            }
+            let outcome = match engine.execute(request).await {
                 Ok(reply) => {
                     line.answered(reply.answered());
                     outcome(&policy, reply, &request_id)
@@ -223,8 +245,21 @@ impl Session {
                     line.failed(&error);
                     Outcome::Reply(problem(&error, &request_id))
                 }
-            }
+            };
+            (outcome, None)
         }));
+    }
+}
+
+/// The beginning of a streamed answer, and what follows.
+async fn stream(engine: &Engine, request: execute::Request, line: Line, request_id: &str) -> Called {
+    let mut streamed = match engine.stream(request, line).await {
+        Ok(streamed) => streamed,
+        Err(error) => return (Outcome::Reply(problem(&error, request_id)), None),
+    };
+    match streamed.head.take() {
+        Some(head) => (Outcome::Head(head), Some(streamed)),
+        None => (Outcome::Reply(event::accepted(streamed.status, &streamed.request_id)), None),
     }
 }
 

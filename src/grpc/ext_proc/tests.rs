@@ -7,13 +7,16 @@ use proptest::prelude::*;
 
 use super::machine::{Event, Machine, Modes, Outcome, Phase, Plan, Step, Work};
 use crate::{
-    event::{self, callout::Changes},
+    error::{Error, Kind},
+    event::{self, Head, callout::Changes},
+    execute::{self, FunctionError, FunctionErrorKind},
     pb::envoy::{
         config::core::v3::{HeaderMap, HeaderValue},
         extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
         service::ext_proc::v3::{
             HttpBody, HttpHeaders, HttpTrailers, ProcessingRequest, ProcessingResponse, body_mutation::Mutation,
             processing_request::Request as Message, processing_response::Response as Answer,
+            streamed_immediate_response::Response as Part,
         },
     },
 };
@@ -81,6 +84,26 @@ fn changed(body: Option<&'static str>) -> Event {
     Event::Outcome(Outcome::Changes(changes))
 }
 
+fn begun() -> Event {
+    let headers = vec![("content-type".to_owned(), "a/b".to_owned()), ("Content-Length".to_owned(), "9".to_owned())];
+    Event::Outcome(Outcome::Head(Head { status: 201, headers }))
+}
+
+fn chunk(text: &'static str) -> Event {
+    Event::Part(Ok(execute::Part::Chunk(Bytes::from_static(text.as_bytes()))))
+}
+
+fn ended(whole: bool) -> Event {
+    let kind = FunctionErrorKind::Unhandled;
+    let failed = FunctionError { kind, error_type: "E".into(), message: "m".into(), payload: Bytes::new() };
+    let error = (!whole).then_some(failed);
+    Event::Part(Ok(execute::Part::End(execute::End { error, whole, log: String::new(), timing: Default::default() })))
+}
+
+fn broken() -> Event {
+    Event::Part(Err(Error::new(Kind::LambdaFailed, "lambda failed")))
+}
+
 /// What steps say, a word each.
 fn words(steps: &[Step]) -> Vec<String> {
     steps
@@ -89,6 +112,7 @@ fn words(steps: &[Step]) -> Vec<String> {
             Step::Send(response) => said(response),
             Step::Execute(work) => format!("execute {}", String::from_utf8_lossy(&work.body)),
             Step::Finish => "finish".into(),
+            Step::Break(_) => "break".into(),
         })
         .collect()
 }
@@ -111,7 +135,17 @@ fn said(response: &ProcessingResponse) -> String {
         }
         Some(Answer::RequestTrailers(_)) => "trailers".to_owned(),
         Some(Answer::ResponseTrailers(_)) => "response-trailers".to_owned(),
-        Some(Answer::StreamedImmediateResponse(_)) => "streamed".to_owned(),
+        Some(Answer::StreamedImmediateResponse(part)) => match part.response.as_ref().unwrap() {
+            Part::HeadersResponse(head) => {
+                let values: Vec<_> =
+                    head.headers.iter().flat_map(|map| &map.headers).map(|h| &h.raw_value[..]).collect();
+                format!("begin {}", String::from_utf8_lossy(&values.join(&b' ')))
+            }
+            Part::BodyResponse(piece) => {
+                format!("+ {}{}", String::from_utf8_lossy(&piece.body), if piece.end_of_stream { "." } else { "" })
+            }
+            Part::TrailersResponse(_) => "streamed trailers".to_owned(),
+        },
     };
     format!("{what}{}", mode.unwrap_or_default())
 }
@@ -344,6 +378,33 @@ fn a_half_closed_stream_is_still_answered() {
 }
 
 #[test]
+fn an_answer_in_pieces_is_whole_or_broken_off() {
+    let pieces = || vec![headers(true), begun(), chunk("ab")];
+    for (last, expected, why) in [
+        (ended(true), "+ .|finish", "the function ended"),
+        (ended(false), "break", "it failed on its way"),
+        (broken(), "break", "the answer broke off"),
+    ] {
+        let mut events = pieces();
+        events.extend([headers(false), Event::End, last, chunk("more")]);
+        let said = play(&mut machine(Plan::Backend, modes(NoBody, NoBody)), events);
+        assert_eq!(said.join("|"), format!("execute |begin 201 a/b|+ ab|{expected}"), "{why}");
+    }
+    for (mode, streams) in
+        [(NoBody, true), (FullDuplexStreamed, true), (Buffered, false), (Streamed, false), (BufferedPartial, false)]
+    {
+        let steps = machine(Plan::Backend, modes(mode, NoBody)).on(headers(true));
+        let [Step::Execute(work)] = steps.as_slice() else { panic!("{steps:?}") };
+        assert_eq!(work.may_stream, streams, "{mode:?}");
+    }
+    let steps = machine(Plan::Callout(Phase::Request), modes(NoBody, NoBody)).on(headers(true));
+    assert!(
+        matches!(steps.as_slice(), [Step::Execute(work)] if !work.may_stream),
+        "a callout's output is needed whole"
+    );
+}
+
+#[test]
 fn patience_is_asked_for_where_somebody_waits() {
     let slow = || Event::Slow(std::time::Duration::from_secs(3));
     let said = play(&mut machine(Plan::Backend, modes(Buffered, NoBody)), [headers(true), slow()]);
@@ -385,6 +446,7 @@ proptest! {
         kinds in proptest::collection::vec(any_event(), 1..8),
         answers in proptest::collection::vec(any::<bool>(), 8),
         succeeds: bool,
+        streamed in prop::option::of(any::<bool>()),
     ) {
         let plan = match plan {
             0 => Plan::Backend,
@@ -397,27 +459,41 @@ proptest! {
         let modes = Modes { request: BodySendMode::try_from(request).ok(), response: BodySendMode::try_from(response).ok(), early };
         let mut machine = machine(plan, modes);
         let mut steps = Vec::new();
-        let outcome = || if succeeds && !is_backend { changed(None) } else { reply() };
+        let outcome = |may_stream: bool| match streamed {
+            Some(true) if may_stream => vec![begun(), chunk("ab"), ended(true)],
+            Some(false) if may_stream => vec![begun(), chunk("ab"), broken()],
+            _ if succeeds && !is_backend => vec![changed(None)],
+            _ => vec![reply()],
+        };
+        let mut may_stream = false;
         let mut running = false;
         for (kind, answer) in kinds.into_iter().zip(answers) {
             let new = machine.on(made(kind));
-            running |= new.iter().any(|step| matches!(step, Step::Execute(_)));
+            for step in &new {
+                if let Step::Execute(work) = step {
+                    (running, may_stream) = (true, work.may_stream);
+                }
+            }
             steps.extend(new);
             if running && answer {
                 running = false;
-                steps.extend(machine.on(outcome()));
+                steps.extend(outcome(may_stream).into_iter().flat_map(|event| machine.on(event)));
             }
         }
         steps.extend(machine.on(Event::End));
         if steps.iter().any(|step| matches!(step, Step::Execute(_))) {
-            steps.extend(machine.on(outcome()));
+            steps.extend(outcome(may_stream).into_iter().flat_map(|event| machine.on(event)));
         }
         prop_assert!(machine.is_over());
         let said = words(&steps);
-        prop_assert_eq!(said.iter().filter(|word| *word == "finish").count(), 1, "{:?}", said);
-        prop_assert_eq!(said.last().map(String::as_str), Some("finish"));
+        let last = |word: &&String| *word == "finish" || *word == "break";
+        prop_assert_eq!(said.iter().filter(last).count(), 1, "{:?}", said);
+        prop_assert!(said.last().iter().all(last));
+        let begun = said.iter().any(|word| word.starts_with("begin"));
+        prop_assert!(begun || !said.contains(&"break".to_owned()), "an error before an answer lets the call through");
         prop_assert!(said.iter().filter(|word| word.starts_with("execute")).count() <= 1, "{:?}", said);
         let immediate = said.iter().filter(|word| word.starts_with("immediate")).count();
+        let immediate = immediate + usize::from(begun);
         prop_assert!(immediate <= 1, "{:?}", said);
         // A backend's client is always answered; a callout's stream may end because there is no response to change.
         prop_assert!(immediate == 1 || !is_backend, "{:?}", said);
