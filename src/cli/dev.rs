@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// A function: a command that speaks Lambda's Runtime API
     #[arg(long, value_name = "NAME=COMMAND", value_parser = function)]
     function: Vec<(String, Vec<String>)>,
-    /// Something that goes wrong, such as `orders=throttle:2`, `orders=cut*3`, `*=slow:1s`
+    /// Something that goes wrong, such as `orders=throttle:2`, `orders=cut*3`, `*=slow:1s`, `stream=cut-stream:1000`
     #[arg(long, value_name = "FUNCTION=FAULT")]
     fault: Vec<FaultRule>,
 }

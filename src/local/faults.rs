@@ -23,8 +23,18 @@ pub enum Fault {
     Cut,
     /// The function runs, and the connection is cut instead of an answer.
     CutAfter,
-    /// The function runs, and the connection is cut in the middle of the answer.
+    /// The function runs, and the connection is cut in the middle of the answer; of a stream, of its first event.
     CutMid,
+    /// The connection is cut after so many bytes of a stream's body, frames and all.
+    CutStream(usize),
+    /// A stream is silent for a while after its first event.
+    Stall(Duration),
+    /// The second event of a stream has a wrong checksum.
+    Garbage,
+    /// After the first event of a stream there is an exception, and nothing more.
+    Exception,
+    /// A stream ends without InvokeComplete.
+    NoComplete,
 }
 
 /// A fault of one function, or of all (`*`), for some calls or all.
@@ -42,10 +52,17 @@ pub struct FaultRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultError(String);
 
+impl Fault {
+    /// Whether only a stream can have it.
+    fn is_of_streams(self) -> bool {
+        matches!(self, Self::CutStream(_) | Self::Stall(_) | Self::Garbage | Self::Exception | Self::NoComplete)
+    }
+}
+
 impl FaultRule {
-    /// Whether the rule is for this function; a rule with a number counts the call.
-    pub(super) fn takes(&mut self, function: &str) -> bool {
-        if self.function != "*" && self.function != function {
+    /// Whether the rule is for this call of a function; a rule with a number counts it.
+    pub(super) fn takes(&mut self, function: &str, streaming: bool) -> bool {
+        if (self.function != "*" && self.function != function) || (self.fault.is_of_streams() && !streaming) {
             return false;
         }
         match &mut self.times {
@@ -67,7 +84,8 @@ impl FromStr for FaultRule {
         let wrong = || {
             FaultError(format!(
                 "`{text}` is no fault: expected FUNCTION=FAULT[:VALUE][*TIMES], where FAULT is throttle[:SECONDS], deny, \
-                 expired, error, not-ready, slow:TIME, slow-answer:TIME, cut, cut-after or cut-mid"
+                 expired, error, not-ready, slow:TIME, slow-answer:TIME, cut, cut-after, cut-mid or, of a stream, \
+                 cut-stream:BYTES, stall:TIME, garbage, exception or no-complete"
             ))
         };
         let (function, rest) = text.split_once('=').ok_or_else(wrong)?;
@@ -92,6 +110,11 @@ impl FromStr for FaultRule {
             ("cut", None) => Fault::Cut,
             ("cut-after", None) => Fault::CutAfter,
             ("cut-mid", None) => Fault::CutMid,
+            ("cut-stream", Some(bytes)) => Fault::CutStream(bytes.parse().map_err(|_| wrong())?),
+            ("stall", _) => Fault::Stall(time()?),
+            ("garbage", None) => Fault::Garbage,
+            ("exception", None) => Fault::Exception,
+            ("no-complete", None) => Fault::NoComplete,
             _ => return Err(wrong()),
         };
         if function.is_empty() {
@@ -123,11 +146,24 @@ mod tests {
             ("orders=slow:500ms", Fault::Slow(Duration::from_millis(500)), None),
             ("orders=slow-answer:1s*2", Fault::SlowAnswer(Duration::from_secs(1)), Some(2)),
             ("*=deny", Fault::Deny, None),
+            ("*=cut-stream:100*1", Fault::CutStream(100), Some(1)),
+            ("orders=stall:2s", Fault::Stall(Duration::from_secs(2)), None),
+            ("orders=no-complete", Fault::NoComplete, None),
         ] {
             let rule: FaultRule = text.parse().unwrap();
             assert_eq!((rule.fault, rule.times), (fault, times), "{text}");
         }
-        for wrong in ["", "orders", "=cut", "orders=melt", "orders=slow", "orders=cut:1", "orders=cut*x"] {
+        for wrong in [
+            "",
+            "orders",
+            "=cut",
+            "orders=melt",
+            "orders=slow",
+            "orders=cut:1",
+            "orders=cut*x",
+            "orders=cut-stream",
+            "orders=stall",
+        ] {
             assert!(wrong.parse::<FaultRule>().is_err(), "{wrong}");
         }
     }
@@ -135,7 +171,14 @@ mod tests {
     #[test]
     fn a_rule_with_a_number_ends() {
         let mut rule: FaultRule = "orders=cut*2".parse().unwrap();
-        assert!(!rule.takes("other"));
-        assert_eq!([rule.takes("orders"), rule.takes("orders"), rule.takes("orders")], [true, true, false]);
+        assert!(!rule.takes("other", false));
+        assert_eq!([(); 3].map(|()| rule.takes("orders", false)), [true, true, false]);
+    }
+
+    #[test]
+    fn what_only_a_stream_can_have_leaves_other_calls_alone() {
+        let mut rule: FaultRule = "orders=garbage*1".parse().unwrap();
+        assert!(!rule.takes("orders", false));
+        assert!(rule.takes("orders", true), "the call before did not count");
     }
 }

@@ -5,6 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::{
+    chunks,
+    output::{Ran, Run},
+};
+
 /// A function that needs no process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builtin {
@@ -24,6 +29,11 @@ pub enum Builtin {
     Authorize,
     /// Answers with what it was given besides the event.
     Context,
+    /// Writes `chunks` (5) chunks of `bytes` bytes (`chunk 1` and the end of the line), one `every` 100 ms, and fails
+    /// after `fail_after`. An HTTP call asks in its query or, as JSON, in its body; its answer begins with the prelude,
+    /// of `status` 200, and has server-sent events if `sse` is true. `split` cuts the prelude and the first chunk into
+    /// pieces of so many bytes.
+    Stream,
 }
 
 /// What a function is given besides the event.
@@ -39,18 +49,17 @@ pub(super) struct Given {
     pub trace: Option<String>,
 }
 
-/// What came of a run.
-#[derive(Debug)]
-pub(super) struct Run {
-    pub output: Bytes,
-    /// `Handled` or `Unhandled` if the output is an error.
-    pub error: Option<&'static str>,
-    pub log: Vec<u8>,
+impl Given {
+    /// What the log says of every run.
+    pub(super) fn log(&self) -> Vec<u8> {
+        let (id, version) = (&self.request_id, &self.version);
+        format!("START RequestId: {id} Version: {version}\nEND RequestId: {id}\n").into()
+    }
 }
 
 impl Builtin {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("echo", Self::Echo),
         ("greet", Self::Greet),
         ("slow", Self::Slow),
@@ -59,9 +68,10 @@ impl Builtin {
         ("answer", Self::Answer),
         ("authorize", Self::Authorize),
         ("context", Self::Context),
+        ("stream", Self::Stream),
     ];
 
-    pub(super) async fn run(self, event: &Bytes, given: &Given) -> Run {
+    pub(super) async fn run(self, event: &Bytes, given: &Given) -> Ran {
         let asked: Value = serde_json::from_slice(event).unwrap_or_default();
         let mut error = None;
         let output = match self {
@@ -97,13 +107,9 @@ impl Builtin {
             })
             .to_string()
             .into(),
+            Self::Stream => return Ran::Stream(chunks::stream(&asked, given)),
         };
-        let log = format!(
-            "START RequestId: {id} Version: {version}\nEND RequestId: {id}\n",
-            id = given.request_id,
-            version = given.version
-        );
-        Run { output, error, log: log.into() }
+        Ran::Whole(Run { output, error, log: given.log() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Invoke API: from a signed request to a run of the function and Lambda's answer.
+//! The Invoke API, streaming and not: from a signed request to a run of the function and Lambda's answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,30 +10,40 @@ use serde_json::json;
 use super::{
     State,
     faults::Fault,
-    functions::{Given, Run},
+    functions::Given,
+    output::{Run, tail},
     request_id,
     server::{Answer, Cut, full, half},
     sigv4,
+    stream::{self, Head},
     sts::decode,
 };
 
-const PREFIX: &str = "/2015-03-31/functions/";
-const SUFFIX: &str = "/invocations";
 /// Lambda quotas: 6 MB synchronous, 1 MB asynchronous.
 const MAX_EVENT: (usize, usize) = (6 * 1024 * 1024, 1024 * 1024);
-/// What Lambda allows a function to answer.
-const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
-/// How much of the log is returned.
-const TAIL: usize = 4096;
 
-/// The function that a request is for, if it is one of Invoke.
-pub(super) fn function_of(request: &Request<Bytes>) -> Option<String> {
-    let path = request.uri().path().strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
-    Some(decode(path))
+/// The way to call a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    /// Invoke.
+    Whole,
+    /// InvokeWithResponseStream.
+    Stream,
+}
+
+/// The function that a request is for, and the way to call it, if it is a call.
+pub(super) fn function_of(request: &Request<Bytes>) -> Option<(Api, String)> {
+    let path = request.uri().path();
+    [
+        (Api::Whole, "/2015-03-31/functions/", "/invocations"),
+        (Api::Stream, "/2021-11-15/functions/", "/response-streaming-invocations"),
+    ]
+    .into_iter()
+    .find_map(|(api, prefix, suffix)| Some((api, decode(path.strip_prefix(prefix)?.strip_suffix(suffix)?))))
 }
 
 /// Invokes the function that the path names.
-pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request<Bytes>) -> Answer {
+pub(super) async fn invoke(state: Arc<State>, api: Api, reference: &str, request: &Request<Bytes>) -> Answer {
     let id = request_id();
     let Some(named) = Named::parse(reference) else {
         let message =
@@ -55,7 +65,7 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
     let headers = request.headers();
     let event = request.body();
 
-    let fault = state.fault_for(name);
+    let fault = state.fault_for(name, api);
     match fault {
         Some(Fault::Throttle(after)) => return throttled(after, &id),
         Some(Fault::Deny) => {
@@ -77,7 +87,8 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
         }
         Some(Fault::Cut) => return Err(Cut),
         Some(Fault::Slow(late)) => tokio::time::sleep(late).await,
-        Some(Fault::SlowAnswer(_) | Fault::CutAfter | Fault::CutMid) | None => {}
+        // The others are about the answer.
+        _ => {}
     }
 
     let Some(function) = state.functions.get(name).cloned() else {
@@ -132,24 +143,35 @@ pub(super) async fn invoke(state: Arc<State>, reference: &str, request: &Request
     };
     let event = if event.is_empty() { Bytes::from_static(b"{}") } else { event.clone() };
 
-    match kind.as_str() {
-        "DryRun" => answer(StatusCode::NO_CONTENT, Bytes::new(), &id, &version),
-        "Event" => {
-            tokio::spawn(async move { state.run(&function, &event, &given).await });
+    let with_tail = text(headers, "x-amz-log-type").as_deref() == Some("Tail");
+    match (kind.as_str(), api) {
+        ("DryRun", _) => answer(StatusCode::NO_CONTENT, Bytes::new(), &id, &version),
+        ("Event", Api::Whole) => {
+            tokio::spawn(async move {
+                if let Some(ran) = state.run(&function, &event, &given).await {
+                    ran.whole().await;
+                }
+            });
             answer(StatusCode::ACCEPTED, Bytes::new(), &id, &version)
         }
-        "RequestResponse" => {
-            let Some(run) = state.run(&function, &event, &given).await else { return throttled(1, &id) };
+        ("RequestResponse", _) => {
+            let Some(ran) = state.run(&function, &event, &given).await else { return throttled(1, &id) };
             match fault {
-                Some(Fault::CutAfter) => return Err(Cut),
+                Some(Fault::CutAfter) => {
+                    ran.whole().await;
+                    return Err(Cut);
+                }
                 Some(Fault::SlowAnswer(late)) => tokio::time::sleep(late).await,
                 _ => {}
             }
-            let tail = text(headers, "x-amz-log-type").as_deref() == Some("Tail");
-            let mut response = ran(run, tail, &id, &version)?;
-            if fault == Some(Fault::CutMid) {
-                let body = http_body_util::BodyExt::collect(std::mem::replace(response.body_mut(), full(Bytes::new())));
-                let body = body.await?.to_bytes();
+            if api == Api::Stream {
+                let output = state.streams.count(name, ran.streamed());
+                return stream::answer(output, &Head { id: &id, version: &version, tail: with_tail, fault });
+            }
+            let run = ran.whole().await;
+            let body = (fault == Some(Fault::CutMid)).then(|| run.output.clone());
+            let mut response = whole(run, with_tail, &id, &version)?;
+            if let Some(body) = body {
                 response.headers_mut().insert("content-length", HeaderValue::from(body.len()));
                 *response.body_mut() = half(&body);
             }
@@ -204,28 +226,14 @@ fn partition(region: &str) -> &'static str {
     }
 }
 
-fn ran(run: Run, tail: bool, id: &str, version: &str) -> Answer {
-    let (output, error) = if run.output.len() > MAX_ANSWER {
-        let error = json!({
-            "errorMessage": format!("Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."),
-            "errorType": "Function.ResponseSizeTooLarge",
-        });
-        (error.to_string().into(), Some("Unhandled"))
-    } else {
-        (run.output, run.error)
-    };
-    let mut response = answer(StatusCode::OK, output, id, version)?;
+fn whole(run: Run, with_tail: bool, id: &str, version: &str) -> Answer {
+    let mut response = answer(StatusCode::OK, run.output, id, version)?;
     let headers = response.headers_mut();
-    if let Some(error) = error {
+    if let Some(error) = run.error {
         headers.insert("x-amz-function-error", HeaderValue::from_static(error));
     }
-    if tail {
-        let mut log = run.log;
-        log.extend_from_slice(format!("REPORT RequestId: {id}\tMemory Size: 128 MB\n").as_bytes());
-        let end = log.split_off(log.len().saturating_sub(TAIL));
-        if let Ok(value) = HeaderValue::try_from(BASE64_STANDARD.encode(end)) {
-            headers.insert("x-amz-log-result", value);
-        }
+    if with_tail && let Ok(value) = HeaderValue::try_from(tail(run.log, id)) {
+        headers.insert("x-amz-log-result", value);
     }
     Ok(response)
 }

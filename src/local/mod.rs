@@ -1,15 +1,21 @@
-//! The embedded Lambda: a loopback endpoint that speaks the Invoke API and STS's AssumeRole, checks signatures, and
-//! runs functions, built in or real processes. For tests, `dev` and `demo`; a leaf that nothing else depends on.
+//! The embedded Lambda: a loopback endpoint that speaks the Invoke API, streaming included, and STS's AssumeRole,
+//! checks signatures, and runs functions, built in or real processes. For tests, `dev` and `demo`; a leaf that nothing
+//! else depends on.
 
+mod chunks;
+mod environment;
 mod faults;
+mod frames;
 mod functions;
 mod invoke;
 mod options;
+mod output;
 mod process;
 mod runtime_api;
 mod sample;
 mod server;
 mod sigv4;
+mod stream;
 mod sts;
 
 use std::{
@@ -24,6 +30,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
 use secrecy::SecretString;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -34,12 +41,7 @@ pub use self::{
     sample::serve_sample,
     sts::Role,
 };
-use self::{
-    functions::{Given, Run},
-    process::Process,
-    server::Answer,
-    sigv4::Key,
-};
+use self::{functions::Given, invoke::Api, output::Ran, process::Process, server::Answer, sigv4::Key, stream::Streams};
 
 /// How many requests are remembered.
 const REMEMBERED: usize = 1000;
@@ -96,6 +98,7 @@ struct State {
     connections: AtomicU64,
     open: Arc<AtomicU64>,
     assumed: AtomicU64,
+    streams: Arc<Streams>,
 }
 
 impl Lambda {
@@ -134,6 +137,7 @@ impl Lambda {
             connections: AtomicU64::new(0),
             open: Arc::default(),
             assumed: AtomicU64::new(0),
+            streams: Arc::default(),
         });
         let (answering, counting) = (Arc::clone(&state), Arc::clone(&state));
         let handler = Arc::new(move |request| handle(Arc::clone(&answering), request));
@@ -217,6 +221,21 @@ impl Lambda {
         self.state.open.load(Ordering::Relaxed)
     }
 
+    /// How many streamed answers are under way.
+    pub fn streams_open(&self) -> u64 {
+        self.state.streams.open()
+    }
+
+    /// How many streamed answers ended before the function did: the client went away, or a fault cut them.
+    pub fn streams_abandoned(&self) -> u64 {
+        self.state.streams.abandoned()
+    }
+
+    /// How many bytes of a function's outputs went into streamed answers; what is not read is not written.
+    pub fn written(&self, function: &str) -> u64 {
+        self.state.streams.written(function)
+    }
+
     /// How many times a role was assumed.
     pub fn assumed(&self) -> u64 {
         self.state.assumed.load(Ordering::Relaxed)
@@ -229,7 +248,8 @@ impl Drop for Lambda {
     }
 }
 
-async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
+    let request = server::read(request).await?;
     let function = invoke::function_of(&request);
     let service = if function.is_some() { "lambda" } else { "sts" };
     let (uri, headers) = (request.uri(), request.headers());
@@ -249,7 +269,7 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
             };
             sts::Refused { status: StatusCode::FORBIDDEN, code, message: error.message }.answer()
         }
-        (Ok(_), Some(function)) => invoke::invoke(Arc::clone(&state), &function, &request).await,
+        (Ok(_), Some((api, function))) => invoke::invoke(Arc::clone(&state), api, &function, &request).await,
         (Ok(_), None) => {
             let silent = *locked(&state.sts_silent);
             if silent {
@@ -266,12 +286,13 @@ async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
 }
 
 impl State {
-    fn fault_for(&self, function: &str) -> Option<Fault> {
-        locked(&self.faults).iter_mut().find_map(|rule| rule.takes(function).then_some(rule.fault))
+    fn fault_for(&self, function: &str, api: Api) -> Option<Fault> {
+        let streaming = api == Api::Stream;
+        locked(&self.faults).iter_mut().find_map(|rule| rule.takes(function, streaming).then_some(rule.fault))
     }
 
     /// Runs a function; nothing comes of it if all its environments are busy.
-    async fn run(&self, function: &Runnable, event: &Bytes, given: &Given) -> Option<Run> {
+    async fn run(&self, function: &Runnable, event: &Bytes, given: &Given) -> Option<Ran> {
         *locked(&self.runs).entry(function.name.clone()).or_default() += 1;
         match &function.body {
             Body::Builtin(builtin) => Some(builtin.run(event, given).await),
@@ -323,3 +344,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
+
+#[cfg(test)]
+mod streaming_tests;

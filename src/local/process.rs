@@ -3,236 +3,242 @@
 //! Source: Lambda developer guide, "Using the Lambda runtime API" and "Lambda execution environment".
 
 use std::{
-    io,
-    process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use serde_json::json;
+use futures_util::StreamExt;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
-    net::TcpListener,
-    process::Command,
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    functions::{Given, Run},
-    runtime_api::{self, InitError, Outcome, Work},
+    environment::Environment,
+    functions::Given,
+    locked,
+    output::{Broken, End, Output, Piece, Ran, Run},
+    runtime_api::{Outcome, Part, Work, Writing},
 };
 
 /// How many environments a function may have; a call more is throttled.
 const MAX_ENVIRONMENTS: usize = 10;
-/// How much of a log is kept.
-const LOG_LIMIT: usize = 16 * 1024;
 
-/// A function that is a command, and its environments.
+/// A function that is a command.
 #[derive(Debug)]
 pub(super) struct Process {
-    name: String,
-    command: Vec<String>,
-    timeout: Duration,
-    places: Semaphore,
-    idle: Mutex<Vec<Environment>>,
+    environments: Arc<Environments>,
+    places: Arc<Semaphore>,
+    /// The runs; they go on when nobody waits for them any more, as at AWS.
+    running: Mutex<JoinSet<()>>,
 }
 
 /// All environments are busy.
 pub(super) struct Busy;
 
-/// A process that waits for its next event.
+/// What runs a function, and where it has run.
 #[derive(Debug)]
-struct Environment {
-    region: String,
-    work: mpsc::Sender<Work>,
-    exit: watch::Receiver<Option<String>>,
-    init_error: InitError,
-    log: Log,
-    /// The process, its Runtime API and its log; all end when it is dropped.
-    _tasks: JoinSet<()>,
+struct Environments {
+    name: String,
+    command: Vec<String>,
+    timeout: Duration,
+    idle: Mutex<Vec<Environment>>,
 }
 
-type Log = Arc<Mutex<Vec<u8>>>;
+/// A run that came to no answer, or to none that is whole.
+struct Failure {
+    error: Broken,
+    log: Vec<u8>,
+}
 
 impl Process {
     pub(super) fn new(name: &str, command: Vec<String>, timeout: Duration) -> Self {
+        let environments = Environments { name: name.to_owned(), command, timeout, idle: Mutex::default() };
         Self {
-            name: name.to_owned(),
-            command,
-            timeout,
-            places: Semaphore::new(MAX_ENVIRONMENTS),
-            idle: Mutex::default(),
+            environments: Arc::new(environments),
+            places: Arc::new(Semaphore::new(MAX_ENVIRONMENTS)),
+            running: Mutex::default(),
         }
     }
 
     /// Runs the function once, in an idle environment or a new one.
-    pub(super) async fn run(&self, event: &Bytes, given: &Given) -> Result<Run, Busy> {
-        let _place = self.places.try_acquire().map_err(|_| Busy)?;
+    pub(super) async fn run(&self, event: &Bytes, given: &Given) -> Result<Ran, Busy> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
+        let (reply, ran) = oneshot::channel();
+        let run = Arc::clone(&self.environments).run(place, event.clone(), given.clone(), reply);
+        {
+            let mut running = locked(&self.running);
+            while running.try_join_next().is_some() {}
+            running.spawn(run);
+        }
+        // There is no answer if the whole endpoint goes away.
+        ran.await.map_err(|_| Busy)
+    }
+}
+
+impl Environments {
+    async fn run(
+        self: Arc<Self>,
+        place: OwnedSemaphorePermit,
+        event: Bytes,
+        given: Given,
+        reply: oneshot::Sender<Ran>,
+    ) {
         let environment = match self.idle_in(&given.region) {
             Some(environment) => environment,
-            None => match self.start(&given.region).await {
+            None => match Environment::start(&self.name, &self.command, &given.region).await {
                 Ok(environment) => environment,
                 Err(error) => {
-                    let message = format!("RequestId: {} Error: {error}", given.request_id);
-                    return Ok(failed("Runtime.InvalidEntrypoint", &message, Vec::new()));
+                    let failure =
+                        Failure::new("Runtime.InvalidEntrypoint", &given.request_id, &error.to_string(), Vec::new());
+                    // Here and below: nobody waits any more if it cannot be sent.
+                    let _ = reply.send(failure.ran());
+                    return;
                 }
             },
         };
-        Ok(self.run_in(environment, event, given).await)
+        self.run_in(environment, place, event, given, reply).await;
     }
 
     /// An idle environment that lives, of a region: the process has been told which.
     fn idle_in(&self, region: &str) -> Option<Environment> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|environment| environment.exit.borrow().is_none());
-        let place = idle.iter().rposition(|environment| environment.region == region)?;
-        Some(idle.remove(place))
+        let mut idle = locked(&self.idle);
+        idle.retain(Environment::is_alive);
+        let at = idle.iter().rposition(|environment| environment.is_in(region))?;
+        Some(idle.remove(at))
     }
 
-    async fn run_in(&self, mut environment: Environment, event: &Bytes, given: &Given) -> Run {
-        let id = &given.request_id;
+    async fn run_in(
+        &self,
+        environment: Environment,
+        place: OwnedSemaphorePermit,
+        event: Bytes,
+        given: Given,
+        reply: oneshot::Sender<Ran>,
+    ) {
+        let id = given.request_id.clone();
         environment.note(&format!("START RequestId: {id} Version: {}\n", given.version));
-        let (reply, answered) = oneshot::channel();
-        let work = Work { event: event.clone(), given: given.clone(), timeout: self.timeout, reply };
-        let ended = async {
+        let (answer, answered) = oneshot::channel();
+        let work = Work { event, given, timeout: self.timeout, reply: answer };
+        let deadline = Instant::now() + self.timeout;
+        let outcome = async {
             tokio::select! {
                 // What was answered counts, though the process may have ended right after.
                 biased;
                 outcome = async {
-                    environment.work.send(work).await.ok()?;
+                    environment.send(work).await?;
                     answered.await.ok()
                 } => outcome,
-                _ = environment.exit.wait_for(Option::is_some) => None,
+                () = environment.ended() => None,
             }
         };
-        let outcome = timeout(self.timeout, ended).await;
-        match outcome {
-            Ok(Some(outcome)) => {
-                environment.note(&format!("END RequestId: {id}\n"));
-                let log = environment.take_log();
-                let run = match outcome {
-                    Outcome::Answer(output) => Run { output, error: None, log },
-                    Outcome::Error(output) => Run { output, error: Some("Unhandled"), log },
-                };
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
-                run
+        let ran = match timeout_at(deadline, outcome).await {
+            Ok(Some(Outcome::Stream(writing))) => {
+                return self.follow(environment, place, writing, deadline, &id, reply).await;
+            }
+            Ok(Some(Outcome::Answer(output))) => {
+                Ran::Whole(Run { output, error: None, log: self.put_back(environment, &id) })
+            }
+            Ok(Some(Outcome::Error(output))) => {
+                Ran::Whole(Run { output, error: Some("Unhandled"), log: self.put_back(environment, &id) })
             }
             Ok(None) => {
-                // The exit may still be on its way from the task that waits for the process.
-                let _ = timeout(Duration::from_secs(1), environment.exit.wait_for(Option::is_some)).await;
-                if let Some(output) = environment.init_error.get() {
-                    return Run { output, error: Some("Unhandled"), log: environment.take_log() };
+                let how = environment.exit().await;
+                match environment.init_error() {
+                    Some(output) => Ran::Whole(Run { output, error: Some("Unhandled"), log: environment.take_log() }),
+                    None => Failure::exit(&id, how, environment.take_log()).ran(),
                 }
-                let how = environment.exit.borrow().clone().unwrap_or_else(|| "closed its connection".to_owned());
-                let message = format!("RequestId: {id} Error: Runtime exited with error: {how}");
-                failed("Runtime.ExitError", &message, environment.take_log())
+            }
+            Err(_) => Failure::timeout(&id, self.timeout, environment.take_log()).ran(),
+        };
+        drop(place);
+        let _ = reply.send(ran);
+    }
+
+    /// Passes on what the process writes, as fast as it is read; if nobody reads it any more, it is thrown away.
+    async fn follow(
+        &self,
+        environment: Environment,
+        place: OwnedSemaphorePermit,
+        mut writing: Writing,
+        deadline: Instant,
+        id: &str,
+        reply: oneshot::Sender<Ran>,
+    ) {
+        let (out, pieces) = mpsc::channel(1);
+        let pieces = ReceiverStream::new(pieces).boxed();
+        let _ = reply.send(Ran::Stream(Output { content_type: writing.content_type, pieces }));
+        let written = async {
+            loop {
+                match writing.parts.recv().await {
+                    Some(Part::Chunk(chunk)) => {
+                        let _ = out.send(Piece::Chunk(chunk)).await;
+                    }
+                    Some(Part::End(error)) => return Some(error),
+                    None => return None,
+                }
+            }
+        };
+        let end = match timeout_at(deadline, written).await {
+            Ok(Some(error)) => End { error, log: self.put_back(environment, id) },
+            Ok(None) => {
+                let failure = match environment.exit().await {
+                    None => {
+                        let how = "the response ended before it was whole";
+                        Failure::new("Runtime.TruncatedResponse", id, how, environment.take_log())
+                    }
+                    how => Failure::exit(id, how, environment.take_log()),
+                };
+                drop(environment);
+                failure.end()
             }
             Err(_) => {
-                let seconds = self.timeout.as_secs_f64();
-                let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
-                failed("Sandbox.Timedout", &message, environment.take_log())
+                let log = environment.take_log();
+                drop(environment);
+                Failure::timeout(id, self.timeout, log).end()
             }
-        }
+        };
+        drop(place);
+        let _ = out.send(Piece::End(end)).await;
     }
 
-    async fn start(&self, region: &str) -> io::Result<Environment> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
-            .env("AWS_LAMBDA_FUNCTION_NAME", &self.name)
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-            .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
-            .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", self.name))
-            .env("AWS_LAMBDA_LOG_STREAM_NAME", "local")
-            .env("AWS_REGION", region)
-            .env("AWS_DEFAULT_REGION", region)
-            .env("LAMBDA_TASK_ROOT", ".")
-            .env("_HANDLER", "handler")
-            .env("TZ", ":UTC")
-            // A function has its own role, never the keys of whoever started this.
-            .env_remove("AWS_ACCESS_KEY_ID")
-            .env_remove("AWS_SECRET_ACCESS_KEY")
-            .env_remove("AWS_SESSION_TOKEN")
-            .env_remove("AWS_PROFILE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let log = Log::default();
-        let mut tasks = JoinSet::new();
-        if let Some(output) = child.stdout.take() {
-            tasks.spawn(keep(output, Arc::clone(&log)));
-        }
-        if let Some(output) = child.stderr.take() {
-            tasks.spawn(keep(output, Arc::clone(&log)));
-        }
-        let (ended, exit) = watch::channel(None);
-        tasks.spawn(async move {
-            let how = match child.wait().await {
-                Ok(status) => said(status),
-                Err(error) => error.to_string(),
-            };
-            ended.send_replace(Some(how));
-        });
-        let (work, queue) = mpsc::channel(1);
-        let init_error = InitError::default();
-        tasks.spawn(runtime_api::serve(listener, queue, init_error.clone()));
-        Ok(Environment { region: region.to_owned(), work, exit, init_error, log, _tasks: tasks })
+    /// The environment is free for the next event; its log so far is this one's.
+    fn put_back(&self, environment: Environment, id: &str) -> Vec<u8> {
+        environment.note(&format!("END RequestId: {id}\n"));
+        let log = environment.take_log();
+        locked(&self.idle).push(environment);
+        log
     }
 }
 
-impl Environment {
-    fn note(&self, line: &str) {
-        append(&self.log, line.as_bytes());
+impl Failure {
+    fn new(error_type: &str, id: &str, what: &str, mut log: Vec<u8>) -> Self {
+        let message = format!("RequestId: {id} Error: {what}");
+        log.extend_from_slice(format!("{message}\n").as_bytes());
+        Self { error: Broken::new(error_type, &message), log }
     }
 
-    fn take_log(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
+    fn exit(id: &str, how: Option<String>, log: Vec<u8>) -> Self {
+        let how = how.unwrap_or_else(|| "closed its connection".to_owned());
+        Self::new("Runtime.ExitError", id, &format!("Runtime exited with error: {how}"), log)
     }
-}
 
-/// Keeps the end of what a process prints.
-async fn keep(output: impl AsyncRead + Unpin, log: Log) {
-    let mut lines = BufReader::new(output);
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
-        append(&log, &line);
-        line.clear();
+    fn timeout(id: &str, after: Duration, log: Vec<u8>) -> Self {
+        Self::new("Sandbox.Timedout", id, &format!("Task timed out after {:.2} seconds", after.as_secs_f64()), log)
     }
-}
 
-fn append(log: &Log, text: &[u8]) {
-    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    log.extend_from_slice(text);
-    let surplus = log.len().saturating_sub(LOG_LIMIT);
-    log.drain(..surplus);
-}
-
-/// An exit in Lambda's words.
-fn said(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(9)) => "signal: killed".to_owned(),
-        (None, signal) => format!("signal: {}", signal.unwrap_or_default()),
+    /// Instead of an answer.
+    fn ran(self) -> Ran {
+        Ran::Whole(Run { output: self.error.details.into(), error: Some("Unhandled"), log: self.log })
     }
-}
 
-fn failed(error_type: &str, message: &str, mut log: Vec<u8>) -> Run {
-    log.extend_from_slice(format!("{message}\n").as_bytes());
-    let output = json!({"errorType": error_type, "errorMessage": message}).to_string().into();
-    Run { output, error: Some("Unhandled"), log }
+    /// After a part of it.
+    fn end(self) -> End {
+        End { error: Some(self.error), log: self.log }
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +250,8 @@ mod tests {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
         let process = Process::new("orders", command, timeout);
         let given = Given { request_id: "r-1".into(), version: "$LATEST".into(), ..Given::default() };
-        let Ok(run) = process.run(&Bytes::from("{}"), &given).await else { panic!("no place") };
+        let Ok(ran) = process.run(&Bytes::from("{}"), &given).await else { panic!("no place") };
+        let run = ran.whole().await;
         assert_eq!(run.error, Some("Unhandled"));
         serde_json::from_slice(&run.output).unwrap()
     }

@@ -7,8 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -17,12 +20,11 @@ use tokio::{
 
 use super::{
     functions::Given,
+    output::{Broken, MAX_WHOLE},
     server::{self, Answer, Cut, full},
 };
 
 const PREFIX: &str = "/2018-06-01/runtime/";
-/// The largest answer of a function (Lambda quotas: 6 MB synchronous).
-const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
 
 /// An event for the process.
 pub(super) struct Work {
@@ -36,6 +38,20 @@ pub(super) struct Work {
 pub(super) enum Outcome {
     Answer(Bytes),
     Error(Bytes),
+    Stream(Writing),
+}
+
+/// An answer that the process is writing.
+pub(super) struct Writing {
+    pub content_type: Option<HeaderValue>,
+    /// What it writes, read from its connection when it is asked for. Without an end the answer broke off.
+    pub parts: mpsc::Receiver<Part>,
+}
+
+/// A part of an answer.
+pub(super) enum Part {
+    Chunk(Bytes),
+    End(Option<Broken>),
 }
 
 /// The one environment's state: events to come, and the one that is under way.
@@ -63,32 +79,35 @@ pub(super) async fn serve(listener: TcpListener, queue: mpsc::Receiver<Work>, in
     tokio::join!(server::serve(listener, handler, || {}), failing.fail_what_comes_after_init_error());
 }
 
-async fn handle(state: Arc<State>, request: Request<Bytes>) -> Answer {
-    let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default();
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
     match (request.method(), path.split('/').collect::<Vec<_>>()[..].as_ref()) {
         (&Method::GET, ["invocation", "next"]) => state.next().await,
+        (&Method::POST, ["invocation", id, "response"]) if is_streamed(&request) => state.stream(id, request).await,
         (&Method::POST, ["invocation", id, "response"]) => {
-            let body = request.body().clone();
-            if body.len() > MAX_ANSWER {
-                let error = json!({
-                    "errorType": "Function.ResponseSizeTooLarge",
-                    "errorMessage": format!("Response payload size exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."),
-                });
-                state.settle(id, Outcome::Error(error.to_string().into()));
+            let body = server::read(request).await?.into_body();
+            if body.len() > MAX_WHOLE {
+                state.settle(id, Outcome::Error(Broken::too_large(MAX_WHOLE).details.into()));
                 return said(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge");
             }
             state.answer(id, Outcome::Answer(body))
         }
         (&Method::POST, ["invocation", id, "error"]) => {
-            let body = request.body().clone();
+            let body = server::read(request).await?.into_body();
             state.answer(id, Outcome::Error(body))
         }
         (&Method::POST, ["init", "error"]) => {
-            state.init_error.0.send_replace(Some(request.body().clone()));
+            let body = server::read(request).await?.into_body();
+            state.init_error.0.send_replace(Some(body));
             said(StatusCode::ACCEPTED, "OK")
         }
         _ => said(StatusCode::NOT_FOUND, "NotFound"),
     }
+}
+
+/// Lambda developer guide, "Building a custom runtime", "Custom runtime streaming responses".
+fn is_streamed(request: &Request<Incoming>) -> bool {
+    request.headers().get("lambda-runtime-function-response-mode").is_some_and(|mode| mode == "streaming")
 }
 
 impl State {
@@ -117,6 +136,27 @@ impl State {
         Ok(response)
     }
 
+    /// Reads an answer as the process writes it, and no faster than it is passed on.
+    async fn stream(&self, id: &str, request: Request<Incoming>) -> Answer {
+        let (parts, receiver) = mpsc::channel(1);
+        let (head, mut body) = request.into_parts();
+        let content_type = head.headers.get("content-type").cloned();
+        if !self.settle(id, Outcome::Stream(Writing { content_type, parts: receiver })) {
+            return said(StatusCode::BAD_REQUEST, "InvalidRequestID");
+        }
+        let mut error = None;
+        while let Some(frame) = body.frame().await {
+            match frame.map_err(|_| Cut)?.into_data() {
+                Ok(chunk) if chunk.is_empty() => {}
+                // Here and below: the process is about to be killed if nobody takes it.
+                Ok(chunk) => parts.send(Part::Chunk(chunk)).await.map_err(|_| Cut)?,
+                Err(frame) => error = frame.trailers_ref().and_then(Broken::from_trailers),
+            }
+        }
+        parts.send(Part::End(error)).await.map_err(|_| Cut)?;
+        said(StatusCode::ACCEPTED, "OK")
+    }
+
     fn answer(&self, id: &str, outcome: Outcome) -> Answer {
         if self.settle(id, outcome) {
             said(StatusCode::ACCEPTED, "OK")
@@ -141,6 +181,23 @@ impl State {
             // Nobody waits any more if it cannot be sent.
             let _ = work.reply.send(Outcome::Error(error.clone()));
         }
+    }
+}
+
+impl Broken {
+    /// What a process says behind the answer that it could not end. The body is to be in base64.
+    fn from_trailers(trailers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let (code, body) = (text("lambda-runtime-function-error-type"), text("lambda-runtime-function-error-body"));
+        if code.is_none() && body.is_none() {
+            return None;
+        }
+        let decoded = |body: String| {
+            let bytes = BASE64_STANDARD.decode(&body).ok();
+            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(body)
+        };
+        let details = body.map(decoded).unwrap_or_default();
+        Some(Self { code: code.unwrap_or_else(|| "Runtime.Unknown".to_owned()), details })
     }
 }
 

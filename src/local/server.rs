@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
     server::conn::http1,
@@ -24,18 +24,18 @@ use tokio::{net::TcpListener, task::JoinSet};
 #[derive(Debug)]
 pub(super) struct Cut;
 
-pub(super) type Answer = Result<Response<BoxBody<Bytes, Cut>>, Cut>;
+pub(super) type Answer = Result<Response<UnsyncBoxBody<Bytes, Cut>>, Cut>;
 
 /// Larger requests are not read: what Lambda takes, and some more to be able to say that it is too much.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
 
-/// Answers requests, with their bodies read, until it is dropped; then every connection is closed.
+/// Answers requests until it is dropped; then every connection is closed. A request's body is not read yet.
 ///
 /// `accepted` is asked at each connection for what shall live as long as it.
 pub(super) async fn serve<H, F, G>(listener: TcpListener, handler: Arc<H>, accepted: impl Fn() -> G + Send + 'static)
 where
     G: Send + 'static,
-    H: Fn(Request<Bytes>) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
     let mut connections = JoinSet::new();
@@ -49,7 +49,7 @@ where
                 let handler = Arc::clone(&handler);
                 connections.spawn(async move {
                     let _guard = guard;
-                    let service = service_fn(move |request| handle(Arc::clone(&handler), request));
+                    let service = service_fn(move |request| handler(request));
                     // An error is a client that went away, or a connection that was to be cut.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -75,25 +75,22 @@ impl Drop for Open {
     }
 }
 
-async fn handle<H, F>(handler: Arc<H>, request: Request<Incoming>) -> Answer
-where
-    H: Fn(Request<Bytes>) -> F,
-    F: Future<Output = Answer>,
-{
+/// The request with its body, or a cut connection if that is too large or breaks off.
+pub(super) async fn read(request: Request<Incoming>) -> Result<Request<Bytes>, Cut> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(|_| Cut)?.to_bytes();
-    handler(Request::from_parts(head, body)).await
+    Ok(Request::from_parts(head, body))
 }
 
 /// A body that is there at once.
-pub(super) fn full(body: impl Into<Bytes>) -> BoxBody<Bytes, Cut> {
-    Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed()
+pub(super) fn full(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, Cut> {
+    Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// The first half of a body, and then the connection is cut.
-pub(super) fn half(body: &Bytes) -> BoxBody<Bytes, Cut> {
+pub(super) fn half(body: &Bytes) -> UnsyncBoxBody<Bytes, Cut> {
     let first = body.slice(..body.len() / 2);
-    BodyExt::boxed(StreamBody::new(tokio_stream::iter([Ok(Frame::data(first)), Err(Cut)])))
+    BodyExt::boxed_unsync(StreamBody::new(tokio_stream::iter([Ok(Frame::data(first)), Err(Cut)])))
 }
 
 impl fmt::Display for Cut {

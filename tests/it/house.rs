@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 5] = [
 
 /// The crates that only some modules may name.
 const DOORS: [(&str, &[&str]); 7] = [
-    ("aws_", &["lambda/"]),
+    ("aws_", &["lambda/", "local/frames.rs"]),
     ("tonic", &["grpc/", "pb.rs"]),
     ("prost", &["grpc/", "pb.rs"]),
     ("clap", &["cli/"]),
