@@ -5,7 +5,7 @@ use std::{error, fmt, str::FromStr};
 use bytes::Bytes;
 
 use super::{
-    Call, Failure, Front, Head, Malformed, Marks, Reply, alb, envelope::Output, envoy, function_url, http_api,
+    Call, Failure, Front, Head, Malformed, Marks, Opening, Reply, alb, envelope::Output, envoy, function_url, http_api,
     http_api_v1, kong, kong_gateway, raw, rest_api, v2,
 };
 
@@ -148,7 +148,13 @@ impl Format {
 
     /// The function's output as the reply that the front door would give. Where that would be an error of
     /// its own, [`refusal`](Self::refusal) with [`Failure::Malformed`] gives it.
+    ///
+    /// A function that streams writes its prelude also where its answer is wanted as a whole.
     pub fn decode(self, output: Bytes) -> Result<Reply, Malformed> {
+        // No JSON has a NUL byte.
+        if self != Self::Raw && output.contains(&0) {
+            return Opening::whole(self, output);
+        }
         match self {
             Self::Raw => Ok(raw::decode(output)),
             Self::RestApi => rest_api::decode(&output),

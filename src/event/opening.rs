@@ -7,7 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Format, Head, Malformed};
+use super::{Format, Head, Malformed, Reply};
 
 /// What stands between prelude and body.
 const DELIMITER: [u8; 8] = [0; 8];
@@ -77,8 +77,17 @@ impl Opening {
     }
 
     /// All that has come, where the function ended before a response began: it is the whole output.
-    pub fn whole(self) -> Bytes {
+    pub fn end(self) -> Bytes {
         self.held.freeze()
+    }
+
+    /// The reply to an output that is there as a whole, and has a NUL byte.
+    pub(super) fn whole(format: Format, output: Bytes) -> Result<Reply, Malformed> {
+        match Self::new(format, None).push(output)? {
+            Some((head, body)) => Ok(head.reply(body, UNTYPED)),
+            // Half a delimiter is none.
+            None => Err(Malformed::Unbegun),
+        }
     }
 
     /// Whether a body may come without a prelude: as function URLs stream what a function writes, whatever it is.
@@ -147,7 +156,7 @@ mod tests {
                 }
             }
         }
-        Ok(if begun.is_some() { (begun, body) } else { (None, opening.whole().to_vec()) })
+        Ok(if begun.is_some() { (begun, body) } else { (None, opening.end().to_vec()) })
     }
 
     const PRELUDE: &[u8] = br#"{"statusCode":201,"headers":{"content-type":"text/html"},"cookies":["a=1"]}"#;
@@ -196,6 +205,21 @@ mod tests {
         assert_eq!(opened(Format::RestApi, &[&endless]), Err(Malformed::Unbegun));
         let (head, body) = opened(Format::FunctionUrl, &[&endless]).unwrap();
         assert!(head.is_some() && body.len() == endless.len(), "a function URL sends it as it is");
+    }
+
+    #[test]
+    fn a_whole_output_may_have_a_prelude_too() {
+        for format in [Format::FunctionUrl, Format::HttpApi, Format::RestApi] {
+            let reply = format.decode(written(b"hello").into()).unwrap();
+            assert_eq!((reply.status, &reply.body[..]), (201, &b"hello"[..]), "{format}");
+            assert_eq!(
+                (reply.header("content-length"), reply.header("set-cookie")),
+                (Some("5"), Some("a=1")),
+                "{format}"
+            );
+            let half = [PRELUDE, b"\0\0"].concat();
+            assert_eq!(format.decode(half.into()), Err(Malformed::Unbegun), "{format}");
+        }
     }
 
     #[test]

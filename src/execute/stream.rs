@@ -169,7 +169,7 @@ impl Engine {
         let Reading { policy, stream, clock, .. } = *reading;
         let (fault, payload) = match fault {
             Some((fault, details)) => (Some(fault), details),
-            None => (None, opening.whole()),
+            None => (None, opening.end()),
         };
         let (version, request_id_of_aws) = (stream.version.clone(), stream.request_id.clone());
         tokio::spawn(stream.close());

@@ -18,5 +18,6 @@ mod json;
 mod lifecycle;
 mod readme;
 mod reflection;
+mod stream;
 mod support;
 mod tls;
