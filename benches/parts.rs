@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use lambda_policy::{
     config::Config,
-    lambda::{self, Invoke, Lambda},
+    lambda::{self, Api, Invoke, Lambda},
     pb::{
         ExecutePolicyRequest, ExecutePolicyResponse, Timing, execute_policy_request::Input,
         execute_policy_response::Output,
@@ -70,6 +70,7 @@ fn way_to_lambda(c: &mut Criterion) {
 
     let ready = runtime.block_on(lambda.ready(&policy.access, deadline)).unwrap();
     let invoke = Invoke {
+        api: Api::Invoke,
         target: &policy.target,
         qualifier: None,
         invocation: policy.invocation,

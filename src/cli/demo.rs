@@ -1,6 +1,11 @@
 //! `demo`: the whole way in a minute. Real gRPC, real signatures, a real function process; nothing leaves the machine.
 
-use std::{env, path::Path, process::ExitCode, time::Duration};
+use std::{
+    env,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -8,7 +13,7 @@ use super::{print, wrong};
 use crate::{
     app::{self, Listeners},
     config::Config,
-    grpc::client::{Client, Failure, Outcome, Trust},
+    grpc::client::{Client, Failure, Outcome, Part, Trust},
     local::{Function, Lambda, Options, Role},
 };
 
@@ -107,6 +112,8 @@ impl Demo {
         let error_type = called.ok().and_then(|outcome| outcome.error).map(|(_, error_type, _)| error_type);
         right &= check(error_type.as_deref() == Some("Runtime.ExitError"));
 
+        right &= check(self.stream().await);
+
         if let Ok(fault) = "greet=throttle:2*1".parse() {
             self.lambda.add_fault(fault);
         }
@@ -142,6 +149,35 @@ impl Demo {
         called
     }
 
+    /// An answer in pieces, each printed when it comes.
+    async fn stream(&mut self) -> bool {
+        let json = r#"{"chunks": 3, "every": 150}"#;
+        print(&format!(
+            "\nan answer that comes as the function writes it\n  lambda-policy call stream --stream --data '{json}'"
+        ));
+        let asked = Instant::now();
+        let timeout = Some(Duration::from_secs(30));
+        let Ok(mut parts) = self.client.stream_json("stream", json.to_owned(), None, "", timeout).await else {
+            return false;
+        };
+        let mut came = Vec::new();
+        loop {
+            match parts.next().await {
+                Ok(Some(Part::Start { .. })) => {}
+                Ok(Some(Part::Chunk(chunk))) => {
+                    came.push(asked.elapsed());
+                    let text = String::from_utf8_lossy(&chunk);
+                    print(&format!("    after {} ms: {}", asked.elapsed().as_millis(), text.trim_end()));
+                }
+                Ok(Some(Part::End { error, .. })) => {
+                    let [first, .., last] = came.as_slice() else { return false };
+                    return error.is_none() && *last - *first >= Duration::from_millis(200);
+                }
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    }
+
     async fn ran(&self, function: &str) -> bool {
         for _ in 0..500 {
             if self.lambda.runs(function) > 0 {
@@ -167,6 +203,7 @@ policies:
   greet: {{function: greet}}
   fail: {{function: fail}}
   echo: {{function: echo}}
+  stream: {{function: stream}}
   order: {{function: 'arn:aws:lambda:us-east-1:123456789012:function:order'}}
   audit:
     function: context

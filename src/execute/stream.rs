@@ -69,14 +69,14 @@ pub struct End {
 #[derive(Debug)]
 enum Rest {
     /// All of it is there.
-    Whole(Bytes, Option<End>),
+    Whole(Bytes, Option<Box<End>>),
     /// It comes.
     Coming(mpsc::Receiver<Result<Part, Error>>),
 }
 
 /// How far a call has come when its head is known.
 enum Begun {
-    Whole(Reply),
+    Whole(Box<Reply>),
     Coming(Option<Head>, Bytes, Box<Reading>),
 }
 
@@ -107,7 +107,7 @@ impl Engine {
         match self.begin(&policy, request).await {
             Ok(Begun::Whole(reply)) => {
                 line.answered(reply.answered());
-                Ok(Streamed::whole(reply))
+                Ok(Streamed::whole(*reply))
             }
             Ok(Begun::Coming(head, first, reading)) => {
                 let (version, request_id) = (reading.stream.version.clone(), reading.stream.request_id.clone());
@@ -134,7 +134,7 @@ impl Engine {
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
             let answer = ready.invoke(&invoke, deadline).await?;
-            return Ok(Begun::Whole(settle::settle(policy, form, answer, clock.timing())));
+            return Ok(Begun::Whole(Box::new(settle::settle(policy, form, answer, clock.timing()))));
         }
         let stream = ready.stream(&invoke, deadline).await?;
         let policy = Arc::clone(policy);
@@ -157,11 +157,11 @@ impl Engine {
                     let answer = event::Reply::from_head(head.marked(marks), Bytes::new());
                     let (error, log) =
                         timeout_at(deadline, reading.drain()).await.unwrap_or_else(|_| Err(out_of_time()))?;
-                    return Ok(Begun::Whole(reading.reply(answer, error, log)));
+                    return Ok(Begun::Whole(Box::new(reading.reply(answer, error, log))));
                 }
                 Err(why) => {
                     let (answer, error) = settle::malformed(&reading.policy, why, &request_id);
-                    return Ok(Begun::Whole(reading.reply(answer, Some(error), String::new())));
+                    return Ok(Begun::Whole(Box::new(reading.reply(answer, Some(error), String::new()))));
                 }
             }
         };
@@ -174,7 +174,8 @@ impl Engine {
         let (version, request_id_of_aws) = (stream.version.clone(), stream.request_id.clone());
         tokio::spawn(stream.close());
         let answer = Answer { status: 200, payload, fault, version, request_id: request_id_of_aws, log };
-        Ok(Begun::Whole(settle::settle(&policy, Form::Http { request_id, marks }, answer, clock.timing())))
+        let reply = settle::settle(&policy, Form::Http { request_id, marks }, answer, clock.timing());
+        Ok(Begun::Whole(Box::new(reply)))
     }
 }
 
@@ -186,7 +187,7 @@ impl Streamed {
     pub async fn next(&mut self) -> Option<Result<Part, Error>> {
         match &mut self.rest {
             Rest::Whole(body, _) if !body.is_empty() => Some(Ok(Part::Chunk(piece(body)))),
-            Rest::Whole(_, end) => end.take().map(|end| Ok(Part::End(end))),
+            Rest::Whole(_, end) => end.take().map(|end| Ok(Part::End(*end))),
             Rest::Coming(parts) => parts.recv().await,
         }
     }
@@ -204,7 +205,7 @@ impl Streamed {
             }
         };
         let end = End { error, whole: true, log, timing };
-        Self { status, version, request_id, head, rest: Rest::Whole(body, Some(end)) }
+        Self { status, version, request_id, head, rest: Rest::Whole(body, Some(Box::new(end))) }
     }
 }
 

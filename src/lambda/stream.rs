@@ -145,6 +145,8 @@ impl Frames {
             return Err(Broken::Length(length));
         }
         if self.0.len() < length {
+            // Not by doubling, which would take up to twice as much.
+            self.0.reserve(length - self.0.len());
             return Ok(None);
         }
         let frame = self.0.split_to(length).freeze();

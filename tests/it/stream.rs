@@ -182,12 +182,23 @@ async fn what_breaks_off_ends_in_an_error_and_never_in_an_end() {
         assert_eq!(heard.broken(), (Code::Internal, "LAMBDA_FAILED", "maybe"), "{fault}");
         assert!(heard.chunks.len() < 6, "{fault}");
     }
-    for (fault, policy, reason, code) in [
-        ("stall:5s", "impatient", "TIMEOUT", Code::DeadlineExceeded),
-        ("stall:5s", "short", "TIMEOUT", Code::DeadlineExceeded),
-    ] {
+    // Its five chunks have more than 540 bytes with their frames: wherever they are cut, nothing but what was written comes, and never an end.
+    let whole = "chunk 1\nchunk 2\nchunk 3\nchunk 4\nchunk 5\n";
+    for bytes in (1..540).step_by(29) {
         lambda.clear_faults();
-        lambda.add_fault(format!("stream={fault}").parse().unwrap());
+        lambda.add_fault(format!("stream=cut-stream:{bytes}").parse().unwrap());
+        let heard = stream(&service, request("stream", r#"{"chunks": 5, "every": 0}"#)).await;
+        assert_eq!(heard.broken(), (Code::Internal, "LAMBDA_FAILED", "maybe"), "{bytes}");
+        assert!(whole.starts_with(heard.text()), "{bytes}");
+        let target = "/v1/policies/http/http/x?chunks=5&every=0";
+        let (head, frames, complete) = http(&service.address, bytes % 2 == 0, target).await;
+        assert!(!complete || head.status == 502, "{bytes}: {head:?}");
+        assert!(head.status == 502 || whole.starts_with(&joined(&frames)), "{bytes}");
+    }
+    for policy in ["impatient", "short"] {
+        let (reason, code) = ("TIMEOUT", Code::DeadlineExceeded);
+        lambda.clear_faults();
+        lambda.add_fault("stream=stall:5s".parse().unwrap());
         let asked = Instant::now();
         let heard = stream(&service, request(policy, r#"{"chunks": 3, "every": 5}"#)).await;
         assert_eq!(heard.broken(), (code, reason, "maybe"), "{policy}");

@@ -4,7 +4,10 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use axum::{Router, body::to_bytes, extract::Request, response::IntoResponse};
@@ -103,8 +106,14 @@ pub(crate) fn replace(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// An address that nobody has, and that nobody is given twice: of two Envoys at one port each would get a part of the
+/// connections. The ports are not those that the system gives to whoever asks for any.
 fn free_address() -> SocketAddr {
-    StdListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 60) as u16 * 200;
+    let mut ports = std::iter::from_fn(|| Some(first + TRIED.fetch_add(1, Ordering::Relaxed))).take(500);
+    let free = ports.find_map(|port| StdListener::bind(("127.0.0.1", port)).ok()).expect("a free port");
+    free.local_addr().unwrap()
 }
 
 /// One call over a connection of its own.
