@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use lambda_policy::{
+    admission::Limits,
     config::Config,
     execute::{Choice, Engine, Input, Request},
     lambda,
@@ -83,7 +84,7 @@ fn main() {
          AKIDEXAMPLE, secret_access_key: wJalrXUtnFEMI}}}}}}"
     );
     let config = Config::parse(&text, Path::new("hot_path")).unwrap();
-    let engine = Engine::new(config.policies, 1024, 1);
+    let engine = Engine::new(config.policies, Limits { in_flight: 1024, bytes: 256 << 20 }, 1);
     let payload = Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(192)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,65 +1,138 @@
-//! How many calls are in flight at once, and what becomes of the rest: a short wait, then a clear no.
+//! Which calls may begin: as many as there are places and room for, of functions that are not left alone for a while.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
+mod bodies;
+mod breaker;
+mod gate;
+mod lanes;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+pub use self::{
+    bodies::{Bodies, Held},
+    breaker::{State, Trial},
+    gate::Permit,
+};
+use self::{
+    gate::{Full, Gate, Places},
+    lanes::{Lanes, Strangers},
+};
+use crate::{
+    error::{Error, Kind},
+    policy::{Policies, Policy, Qualifier, Target},
 };
 
-use crate::error::{Error, Kind};
-
-/// How long a call waits for its turn at the most: a burst passes, an overload does not.
-const MAX_WAIT: Duration = Duration::from_millis(250);
-
-/// The gate that every call passes.
+/// What every call passes.
 #[derive(Debug)]
 pub struct Admission {
-    permits: Arc<Semaphore>,
-    limit: usize,
-    waiting: AtomicUsize,
+    gate: Arc<Gate>,
+    bodies: Arc<Bodies>,
     closed: AtomicBool,
+    lanes: ArcSwap<Lanes>,
+    /// The places of all policies that calls bring, and of those whose name is no longer configured.
+    strangers: Arc<Places>,
+    strange: Strangers,
 }
 
-/// The right to be in flight; it ends when it is dropped.
+/// How much there may be at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Bytes of the bodies of requests.
+    pub bytes: usize,
+}
+
+/// A call that may begin. Both parts last for as long as the call does, wherever that goes on.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+#[must_use]
+pub struct Admitted {
+    /// Its place.
+    pub permit: Permit,
+    /// To be told how the call went.
+    pub trial: Trial,
+}
+
+/// What there is of one policy's calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// In flight.
+    pub in_flight: usize,
+    /// Waiting for a place.
+    pub waiting: usize,
+    /// Refused so far, as OVERLOADED.
+    pub refused: u64,
+}
 
 impl Admission {
-    /// A gate for `limit` calls at once, and as many that wait.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(limit)),
-            limit,
-            waiting: AtomicUsize::new(0),
+    /// For these policies.
+    pub fn new(limits: Limits, policies: &Policies) -> Self {
+        let gate = Gate::new(limits.in_flight);
+        let admission = Self {
+            bodies: Bodies::new(limits.bytes),
             closed: AtomicBool::new(false),
-        }
+            lanes: ArcSwap::default(),
+            strangers: Places::new(&gate),
+            strange: Strangers::new(),
+            gate,
+        };
+        admission.replace(policies);
+        admission
     }
 
-    /// Waits for a place, in the order of arrival.
+    /// Holds the calls from now on to what these policies say.
+    pub fn replace(&self, policies: &Policies) {
+        let lanes = Lanes::new(policies, &self.lanes.load(), &self.gate);
+        self.strangers.set_limit(policies.inline.as_ref().and_then(|inline| inline.limits.max_in_flight));
+        self.gate.set_alone(lanes.len() + usize::from(policies.inline.is_some()) <= 1);
+        self.lanes.store(Arc::new(lanes));
+    }
+
+    /// Lets a call begin: refuses it at once if its function's breaker is open, and gives it a place, for which it may
+    /// wait shortly. `whole` says that the deadline is the policy's own and not an earlier one of the caller.
     ///
     /// # Errors
-    /// [`Kind::ShuttingDown`] once the gate is closed; [`Kind::Overloaded`] if there is no place in time, or too many
-    /// wait for one.
-    pub async fn admit(&self, deadline: Instant) -> Result<Permit, Error> {
+    /// [`Kind::ShuttingDown`] once the gate is closed; [`Kind::BreakerOpen`]; [`Kind::Overloaded`] if there is no place
+    /// in time, or too many wait for one, or bodies hold too many bytes.
+    pub async fn admit(
+        &self,
+        policy: &Policy,
+        qualifier: Option<&Qualifier>,
+        bytes: usize,
+        deadline: Instant,
+        whole: bool,
+    ) -> Result<Admitted, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Kind::ShuttingDown, "the service is stopping: call another replica"));
         }
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(Permit(permit));
+        let (places, trial) = self.lane(policy, qualifier, whole)?;
+        let overloaded = |error: Error| {
+            places.note_refusal();
+            error
+        };
+        let mut permit = places.enter(deadline).await.map_err(|full| overloaded(full.error()))?;
+        if bytes > bodies::SMALL && !permit.hold(bytes, self.bodies.free()) {
+            return Err(overloaded(bodies::full()));
         }
-        let _waiting = Waiting::join(&self.waiting, self.limit).ok_or_else(overloaded)?;
-        let until = deadline.min(Instant::now() + MAX_WAIT);
-        match timeout_at(until, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            Ok(Err(_)) | Err(_) => Err(overloaded()),
-        }
+        Ok(Admitted { permit, trial })
+    }
+
+    fn lane(&self, policy: &Policy, qualifier: Option<&Qualifier>, whole: bool) -> Result<(Arc<Places>, Trial), Error> {
+        let lanes = self.lanes.load();
+        let lane = lanes.get(&policy.name);
+        let trial = match policy.limits.breaker {
+            None => Trial::none(),
+            Some(settings) => match lane.and_then(|lane| lane.breaker(qualifier)) {
+                Some(breaker) => breaker.enter(settings, whole)?,
+                None => self.strange.breaker(policy, qualifier).enter(settings, whole)?,
+            },
+        };
+        Ok((Arc::clone(lane.map_or(&self.strangers, |lane| &lane.places)), trial))
     }
 
     /// Lets nobody in any more; who is in stays in.
@@ -69,90 +142,41 @@ impl Admission {
 
     /// How many calls are in flight.
     pub fn in_flight(&self) -> usize {
-        self.limit.saturating_sub(self.permits.available_permits())
+        self.gate.in_flight()
+    }
+
+    /// How many calls wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.gate.waiting()
+    }
+
+    /// The bytes that bodies hold.
+    pub fn bodies(&self) -> &Arc<Bodies> {
+        &self.bodies
+    }
+
+    /// Tells of each policy by its name, and at the end of all inline policies together.
+    pub fn policies(&self, mut tell: impl FnMut(&str, Figures)) {
+        for (name, lane) in self.lanes.load().all() {
+            tell(name.as_str(), lane.places.figures());
+        }
+        tell(crate::policy::Name::INLINE, self.strangers.figures());
+    }
+
+    /// Tells of the breaker of each target that a configured policy has.
+    pub fn breakers(&self, mut tell: impl FnMut(&Target, State)) {
+        for breaker in self.lanes.load().breakers() {
+            tell(&breaker.target, breaker.state());
+        }
     }
 }
 
-fn overloaded() -> Error {
-    Error::new(Kind::Overloaded, "the service has as many calls in flight as `server.max_in_flight` allows")
-}
-
-/// A place among those who wait, given back when the wait ends, however it ends.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn join(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::AcqRel) < limit).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(10)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_that_comes_free_in_time_is_given_to_who_waits() {
-        let gate = Arc::new(Admission::new(1));
-        let first = gate.admit(soon()).await.unwrap();
-        let waiting = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.admit(soon()).await }
-        });
-        tokio::time::sleep(MAX_WAIT / 2).await;
-        drop(first);
-        assert!(waiting.await.unwrap().is_ok());
-        assert_eq!(gate.in_flight(), 0, "every permit came back");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_the_bound_or_the_deadline() {
-        let gate = Admission::new(1);
-        let _held = gate.admit(soon()).await.unwrap();
-        let asked = Instant::now();
-        assert_eq!(gate.admit(soon()).await.unwrap_err().kind(), Kind::Overloaded);
-        assert!(asked.elapsed() <= MAX_WAIT + Duration::from_millis(1));
-        let asked = Instant::now();
-        let deadline = asked + Duration::from_millis(20);
-        assert_eq!(gate.admit(deadline).await.unwrap_err().kind(), Kind::Overloaded);
-        assert!(asked.elapsed() < MAX_WAIT / 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn when_too_many_wait_the_next_one_is_told_at_once() {
-        let gate = Arc::new(Admission::new(1));
-        let _held = gate.admit(soon()).await.unwrap();
-        let waiting = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.admit(soon()).await }
-        });
-        tokio::task::yield_now().await;
-        let asked = Instant::now();
-        assert_eq!(gate.admit(soon()).await.unwrap_err().kind(), Kind::Overloaded);
-        assert_eq!(asked.elapsed(), Duration::ZERO);
-        assert!(waiting.await.unwrap().is_err());
-        assert_eq!(gate.waiting.load(Ordering::SeqCst), 0, "every place was given back");
-    }
-
-    #[tokio::test]
-    async fn a_closed_gate_keeps_who_is_in() {
-        let gate = Admission::new(2);
-        let held = gate.admit(soon()).await.unwrap();
-        gate.close();
-        assert_eq!(gate.admit(soon()).await.unwrap_err().kind(), Kind::ShuttingDown);
-        assert_eq!(gate.in_flight(), 1);
-        drop(held);
-        assert_eq!(gate.in_flight(), 0);
+impl Full {
+    fn error(self) -> Error {
+        let message = match self {
+            Self::Policy => "the policy has as many calls in flight as its `max_in_flight` allows",
+            Self::Service => "the service has as many calls in flight as `server.max_in_flight` allows",
+        };
+        Error::new(Kind::Overloaded, message)
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::Limits,
     config::{Config, Fixed, Server},
     execute::Engine,
     grpc::{self, Front, Health},
@@ -87,7 +88,7 @@ pub async fn run(
     let Config { server, policies, files, warnings, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let engine = Arc::new(Engine::new(policies, server.max_in_flight, server.workers));
+    let engine = Arc::new(Engine::new(policies, limits(&server), server.workers));
     // Plain HTTP beside gRPC: the façade, and the contract as JSON.
     let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
     let front = Front::new(Arc::clone(&engine), &options(&server), http).await.map_err(Error::Tls)?;
@@ -140,7 +141,10 @@ async fn drain(
     engine.close();
     leave.send_replace(true);
     if timeout(server.drain_timeout, ended(engine)).await.is_err() {
-        tracing::warn!(in_flight = engine.in_flight(), "calls are cut, as they did not end within drain_timeout");
+        tracing::warn!(
+            in_flight = engine.admission().in_flight(),
+            "calls are cut, as they did not end within drain_timeout"
+        );
         engine.cut();
         // Each ends at once with what is to be said of it.
         let _ = timeout(MOMENT, ended(engine)).await;
@@ -150,7 +154,7 @@ async fn drain(
 }
 
 async fn ended(engine: &Engine) {
-    while engine.in_flight() > 0 {
+    while engine.admission().in_flight() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -171,6 +175,11 @@ pub async fn stopped() {
 
 fn options(server: &Server) -> grpc::Options {
     grpc::Options { max_connection_age: server.max_connection_age, tls: server.tls.clone() }
+}
+
+/// One half of what bodies may hold is for requests.
+fn limits(server: &Server) -> Limits {
+    Limits { in_flight: server.max_in_flight, bytes: server.max_mib_in_flight * 1024 * 1024 / 2 }
 }
 
 fn local(listener: &TcpListener) -> String {

@@ -5,20 +5,29 @@ use crate::policy::secret::Fingerprint;
 
 /// What a process goes on with until it ends. Fingerprints, as a private key is among it.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 8]);
+pub struct Fixed([(&'static str, Fingerprint); 9]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.
     pub fn of(config: &Config) -> Self {
         // Named one by one, so that a new setting is a question for the compiler.
-        let Server { listen, tls, max_connection_age, max_in_flight, workers, drain_delay, drain_timeout } =
-            &config.server;
+        let Server {
+            listen,
+            tls,
+            max_connection_age,
+            max_in_flight,
+            max_mib_in_flight,
+            workers,
+            drain_delay,
+            drain_timeout,
+        } = &config.server;
         let shown = |value: &dyn std::fmt::Debug| Fingerprint::of([Some(format!("{value:?}").as_bytes())]);
         Self([
             ("server.listen", shown(listen)),
             ("server.tls", Fingerprint::of(tls.iter().flat_map(crate::grpc::Tls::parts))),
             ("server.max_connection_age", shown(max_connection_age)),
             ("server.max_in_flight", shown(max_in_flight)),
+            ("server.max_mib_in_flight", shown(max_mib_in_flight)),
             ("server.workers", shown(workers)),
             ("server.drain_delay", shown(drain_delay)),
             ("server.drain_timeout", shown(drain_timeout)),

@@ -63,6 +63,8 @@ pub struct Server {
     pub max_connection_age: Duration,
     /// How many calls may be in flight.
     pub max_in_flight: usize,
+    /// How many MiB the bodies of calls may hold.
+    pub max_mib_in_flight: usize,
     /// How many threads serve connections.
     pub workers: usize,
     /// Between NOT_SERVING and closing connections.
@@ -149,6 +151,7 @@ fn server(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> Op
         drain_delay: duration("drain_delay", 5, Bounds("0s", "5m")),
         drain_timeout: duration("drain_timeout", 30, Bounds("0s", "15m")),
         max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
+        max_mib_in_flight: section.integer("max_mib_in_flight").unwrap_or(512),
         workers: section.integer("workers").unwrap_or_else(cores),
         listen: listen?,
         tls: match tls {

@@ -1,6 +1,6 @@
 //! A policy's section as a [`Policy`].
 
-use std::fmt::Display;
+use std::{fmt::Display, num::NonZeroUsize};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
@@ -26,6 +26,7 @@ use crate::{
         },
         endpoint::{Endpoint, Url},
         function::Reference,
+        limits::{Breaker, Limits, OpenTime},
         secret::Secret,
     },
 };
@@ -43,6 +44,7 @@ struct Shared {
     timeout: Timeout,
     stream: bool,
     idle_timeout: IdleTimeout,
+    limits: Limits,
     endpoint: Endpoint,
     sts_endpoint: Option<Url>,
 }
@@ -63,6 +65,7 @@ pub(super) fn inline_defaults(defaults: Option<&Node>, secrets: &mut Secrets, fo
         log: shared.log,
         invocation: shared.invocation,
         event: shared.event,
+        limits: shared.limits,
     }
 }
 
@@ -114,6 +117,7 @@ pub(super) fn policy(
         timeout: shared.timeout,
         stream: shared.stream,
         idle_timeout: shared.idle_timeout,
+        limits: shared.limits,
     })
 }
 
@@ -135,9 +139,25 @@ fn shared(section: &Section<'_>, found: &mut Found) -> Shared {
         timeout: section.bounded("timeout", found, Timeout::new).unwrap_or_default(),
         stream: section.boolean("stream").unwrap_or(false),
         idle_timeout: section.bounded("idle_timeout", found, IdleTimeout::new).unwrap_or_default(),
+        limits: Limits {
+            max_in_flight: section.integer("max_in_flight").and_then(NonZeroUsize::new),
+            breaker: breaker(section, found),
+        },
         endpoint: endpoint(section, found),
         sts_endpoint: section.parse("sts_endpoint", found, Url::parse),
     }
+}
+
+fn breaker(section: &Section<'_>, found: &mut Found) -> Option<Breaker> {
+    let default = Breaker::default();
+    let Some(setting) = section.get("breaker") else { return Some(default) };
+    // Of another word the check has told.
+    let Value::Map(_) = setting.node.value else { return None };
+    let own = Section::new(Some(setting.node), None, &setting.key);
+    Some(Breaker {
+        failures: own.integer("failures").and_then(|n| u32::try_from(n).ok()).unwrap_or(default.failures),
+        open: own.bounded("open", found, OpenTime::new).unwrap_or(default.open),
+    })
 }
 
 fn rules(section: &Section<'_>, found: &mut Found) -> Vec<Rule> {

@@ -96,6 +96,12 @@ const SERVER: &[Key] = &[
         "Calls in flight at once. As many more wait, for 250 ms at the most; the rest is OVERLOADED.",
     ),
     key(
+        "max_mib_in_flight",
+        Kind::Integer { least: 64, most: 1_048_576 },
+        "512",
+        "MiB that the bodies of calls may hold at once, one half for requests and one for answers. A request beyond it is OVERLOADED, an answer beyond it waits to be read.",
+    ),
+    key(
         "workers",
         Kind::Integer { least: 1, most: 1024 },
         "one for each core",
@@ -179,6 +185,18 @@ macro_rules! shared_keys {
                 "60s",
                 "How long a function may write nothing while its answer is streamed, 1ms to 15m.",
             ),
+            key(
+                "max_in_flight",
+                Kind::Integer { least: 1, most: 1_000_000 },
+                "",
+                "Calls of the policy in flight at once; of all inline policies together where it stands under `defaults`. Without it as many as `server.max_in_flight` leaves, a share of which is always kept for other policies.",
+            ),
+            key(
+                "breaker",
+                Kind::WordOr("none", BREAKER),
+                "",
+                "When the function is left alone for a while, because Lambda cannot be reached, fails, throttles, or does not answer within `timeout`; `none` is never. A function's own errors do not count.",
+            ),
             key("endpoint", Kind::Section(ENDPOINT), "", "Where Lambda is called, if not at the region's own endpoint."),
             key("sts_endpoint", Kind::Text, "", "Where STS is called, if not at the region's own endpoint."),
         ]
@@ -186,7 +204,7 @@ macro_rules! shared_keys {
 }
 
 /// The settings that a policy and `defaults` share.
-const SHARED: [Key; 14] = shared_keys!();
+const SHARED: [Key; 16] = shared_keys!();
 
 const DEFAULTS: &[Key] = &SHARED;
 
@@ -210,11 +228,11 @@ const POLICY: &[Key] = {
             "Through Envoy's ext_authz: the function decides whether a call may pass.",
         ),
     ];
-    const SHARED: [Key; 14] = shared_keys!();
-    const ALL: [Key; 21] = {
+    const SHARED: [Key; 16] = shared_keys!();
+    const ALL: [Key; 23] = {
         let [a, b, c, d, e, f, g] = OWN;
-        let [h, i, j, k, l, m, n, o, p, q, r, s, t, u] = SHARED;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u]
+        let [h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w]
     };
     &ALL
 };
@@ -306,6 +324,16 @@ const ASSUME_ROLE: &[Key] = &[
     key("external_id", Kind::Text, "", "What the role's trust policy asks for."),
     key("session_name", Kind::Text, "lambda-policy", "The session's name in CloudTrail."),
     key("duration", Kind::Duration, "1h", "How long the role's credentials are valid, 15m to 12h."),
+];
+
+const BREAKER: &[Key] = &[
+    key("failures", Kind::Integer { least: 1, most: 1000 }, "5", "After how many failures in a row."),
+    key(
+        "open",
+        Kind::Duration,
+        "5s",
+        "For how long calls are BREAKER_OPEN, 100ms to 5m; after throttling for as long as Lambda says, a minute at the most. Then one call tries.",
+    ),
 ];
 
 const ENDPOINT: &[Key] = &[

@@ -17,7 +17,7 @@ pub use self::call::{
 };
 pub use self::stream::{End, Part, Streamed};
 use crate::{
-    admission::{Admission, Permit},
+    admission::{Admission, Admitted, Limits, Permit, Trial},
     error::{About, Error, Kind},
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{Policies, Policy, Qualifier},
@@ -33,12 +33,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for these policies, on this many workers.
-    pub fn new(policies: Policies, max_in_flight: usize, workers: usize) -> Self {
+    /// An engine for these policies, within these limits, on this many workers.
+    pub fn new(policies: Policies, limits: Limits, workers: usize) -> Self {
         Self {
-            policies: ArcSwap::from_pointee(policies),
             lambda: Lambda::new(workers),
-            admission: Admission::new(max_in_flight),
+            admission: Admission::new(limits, &policies),
+            policies: ArcSwap::from_pointee(policies),
             verdicts: authorize::Verdicts::new(),
         }
     }
@@ -50,6 +50,7 @@ impl Engine {
 
     /// Puts other policies in force, between two calls.
     pub fn replace(&self, policies: Policies) {
+        self.admission.replace(&policies);
         self.policies.store(Arc::new(policies));
         self.verdicts.forget();
     }
@@ -64,9 +65,9 @@ impl Engine {
         self.lambda.cut();
     }
 
-    /// How many calls are in flight.
-    pub fn in_flight(&self) -> usize {
-        self.admission.in_flight()
+    /// What calls pass before they begin.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// The error, and which policy it is about, if one of this name is configured.
@@ -100,9 +101,9 @@ impl Engine {
 
     async fn invoke(&self, policy: &Policy, mut request: Request) -> Result<Reply, Error> {
         let input = request.take_input();
-        let Prepared { ready, invoke, form, deadline, clock, permit: _permit } =
+        let Prepared { ready, invoke, form, deadline, clock, trial, permit: _permit } =
             self.prepare(policy, input, &request, Api::Invoke).await?;
-        let answer = ready.invoke(&invoke, deadline).await?;
+        let answer = trial.hear(ready.invoke(&invoke, deadline).await)?;
         Ok(settle::settle(policy, form, answer, clock.timing()))
     }
 
@@ -136,8 +137,10 @@ impl Engine {
             ));
         }
 
-        let permit = self.admission.admit(deadline).await?;
-        let admitted = Instant::now();
+        let whole = deadline == limit;
+        let Admitted { permit, trial } =
+            self.admission.admit(policy, qualifier, payload.len(), deadline, whole).await?;
+        let admitted = permit.since();
         let ready = self.lambda.ready(&policy.access, deadline).await?;
         let invoke = Invoke {
             api,
@@ -150,13 +153,14 @@ impl Engine {
             payload,
         };
         let clock = Clock { started, admitted, authorized: Instant::now() };
-        Ok(Prepared { permit, ready, invoke, form, deadline, clock })
+        Ok(Prepared { permit, trial, ready, invoke, form, deadline, clock })
     }
 }
 
 /// A call that is ready to be sent.
 struct Prepared<'a> {
     permit: Permit,
+    trial: Trial,
     ready: Ready,
     invoke: Invoke<'a>,
     form: settle::Form,

@@ -130,13 +130,14 @@ impl Engine {
             Input::Payload(_) | Input::Json(_) | Input::Http(_) if runs => Api::InvokeWithResponseStream,
             _ => Api::Invoke,
         };
-        let Prepared { ready, invoke, form, deadline, clock, permit } =
+        let Prepared { ready, invoke, form, deadline, clock, trial, permit } =
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
-            let answer = ready.invoke(&invoke, deadline).await?;
+            let answer = trial.hear(ready.invoke(&invoke, deadline).await)?;
             return Ok(Begun::Whole(Box::new(settle::settle(policy, form, answer, clock.timing()))));
         }
-        let stream = ready.stream(&invoke, deadline).await?;
+        // That it begins is Lambda's part; how long it goes on, and where it ends, is the function's.
+        let stream = trial.hear(ready.stream(&invoke, deadline).await)?;
         let policy = Arc::clone(policy);
         let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit });
         let Form::Http { request_id, marks } = form else { return Ok(Begun::Coming(None, Bytes::new(), reading)) };

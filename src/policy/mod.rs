@@ -4,6 +4,7 @@ pub mod access;
 pub mod credentials;
 pub mod endpoint;
 pub mod function;
+pub mod limits;
 pub mod options;
 pub mod proto;
 pub mod region;
@@ -16,6 +17,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 pub use self::{
     access::Access,
     function::Qualifier,
+    limits::Limits,
     options::{ClientContext, IdleTimeout, Invocation, Log, Tenant, Timeout},
     region::Region,
     routes::{Routes, Unmatched},
@@ -73,6 +75,8 @@ pub struct Policy {
     pub stream: bool,
     /// How long a function may write nothing while its answer is streamed.
     pub idle_timeout: IdleTimeout,
+    /// How much of it may be in flight, and when its function is left alone.
+    pub limits: Limits,
 }
 
 /// What an inline policy takes from the configuration.
@@ -94,6 +98,8 @@ pub struct InlineDefaults {
     pub invocation: Invocation,
     /// What HTTP calls are made into.
     pub event: Format,
+    /// How much of all of them together may be in flight, and when a function is left alone.
+    pub limits: Limits,
 }
 
 /// Every configured policy, and whether calls may bring their own.

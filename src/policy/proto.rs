@@ -132,6 +132,7 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
         timeout: timeout.unwrap_or(defaults.timeout),
         stream: false,
         idle_timeout: defaults.idle_timeout,
+        limits: defaults.limits,
     })
 }
 

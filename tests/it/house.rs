@@ -17,7 +17,7 @@ const DOORS: [(&str, &[&str]); 7] = [
     ("tonic", &["grpc/", "pb.rs"]),
     ("prost", &["grpc/", "pb.rs"]),
     ("clap", &["cli/"]),
-    ("moka", &["lambda/pool.rs", "execute/authorize.rs"]),
+    ("moka", &["lambda/pool.rs", "execute/authorize.rs", "admission/lanes.rs"]),
     ("axum", &["http/", "grpc/json.rs"]),
     ("saphyr", &["config/node.rs"]),
 ];
