@@ -61,7 +61,7 @@ fn way_to_lambda(c: &mut Criterion) {
     c.bench_function("find a policy", |b| b.iter(|| policies.named.get(black_box("policy-50")).unwrap()));
 
     let policy = &policies.named["policy-50"];
-    let lambda = Lambda::new(1);
+    let lambda = Lambda::new(1, 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let deadline = Instant::now() + Duration::from_secs(3600);
     c.bench_function("find its client, with credentials", |b| {

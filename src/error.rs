@@ -295,6 +295,17 @@ impl Error {
         self
     }
 
+    /// The service's own error among the causes of another one.
+    pub fn among<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+
+    /// The same to say to another caller; what is known of the one call is left out.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.kind(), self.message()).with_ran(self.ran()).with_retry_after(self.retry_after())
+    }
+
     /// What happened.
     pub fn kind(&self) -> Kind {
         self.0.kind

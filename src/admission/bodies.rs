@@ -1,4 +1,6 @@
 //! How many bytes the bodies of requests hold, from the first byte that is read until the call has ended.
+//!
+//! Whoever has a body counts it: the front what it receives, admission the event that was made of it.
 
 use std::sync::{
     Arc,
@@ -22,7 +24,7 @@ pub struct Bodies {
 #[derive(Debug)]
 pub struct Held {
     bodies: Arc<Bodies>,
-    bytes: AtomicUsize,
+    bytes: usize,
 }
 
 impl Bodies {
@@ -32,7 +34,7 @@ impl Bodies {
 
     /// A call that has no bytes yet.
     pub fn hold(self: &Arc<Self>) -> Held {
-        Held { bodies: Arc::clone(self), bytes: AtomicUsize::new(0) }
+        Held { bodies: Arc::clone(self), bytes: 0 }
     }
 
     /// How many bytes are held.
@@ -40,21 +42,27 @@ impl Bodies {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How many more there may be.
-    pub(super) fn free(&self) -> usize {
-        self.limit.saturating_sub(self.held())
+    /// How many there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 }
 
 impl Held {
+    /// How many bytes there are.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes note of bytes that have come.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] if bodies hold more than they may: then the rest of this one must not be read.
-    pub fn add(&self, bytes: usize) -> Result<(), Error> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub fn add(&mut self, bytes: usize) -> Result<(), Error> {
+        let before = self.bytes;
+        self.bytes += bytes;
         // What was not counted while the body was small counts from now on.
-        let counted = match before + bytes {
+        let counted = match self.bytes {
             ..=SMALL => return Ok(()),
             all if before <= SMALL => all,
             _ => bytes,
@@ -66,9 +74,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
-        if bytes > SMALL {
-            self.bodies.held.fetch_sub(bytes, Ordering::Relaxed);
+        if self.bytes > SMALL {
+            self.bodies.held.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -85,17 +92,17 @@ mod tests {
     #[test]
     fn bytes_are_held_until_the_call_ends_and_small_bodies_always_pass() {
         let bodies = Bodies::new(10 * SMALL);
-        let large = bodies.hold();
+        let mut large = bodies.hold();
         large.add(SMALL).unwrap();
         assert_eq!(bodies.held(), 0);
         large.add(8 * SMALL).unwrap();
         assert_eq!(bodies.held(), 9 * SMALL);
-        let next = bodies.hold();
+        let mut next = bodies.hold();
         next.add(SMALL).unwrap();
         assert_eq!(next.add(SMALL).unwrap_err().kind(), Kind::Overloaded);
         drop(next);
         assert_eq!(bodies.held(), 9 * SMALL);
-        let next = bodies.hold();
+        let mut next = bodies.hold();
         next.add(10).unwrap();
         drop((large, next));
         assert_eq!(bodies.held(), 0);

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::Figures;
+use super::{Figures, bodies::Held};
 
 /// How long a call waits for its turn at the most: a burst passes, an overload does not.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(250);
@@ -34,6 +34,8 @@ pub(super) struct Gate {
     limit: usize,
     in_flight: AtomicUsize,
     waiting: AtomicUsize,
+    /// How many bytes the large bodies of calls in flight have.
+    bytes: AtomicUsize,
     /// Whether there is one policy only, which need not leave places to others.
     alone: AtomicBool,
     /// The policies whose calls wait, in the order of their turns.
@@ -62,7 +64,8 @@ pub struct Permit {
     /// Nothing once the place is given back.
     places: Option<Arc<Places>>,
     since: Instant,
-    bytes: usize,
+    /// Of a large body.
+    held: Option<Held>,
 }
 
 /// Why there is no place.
@@ -81,6 +84,7 @@ impl Gate {
             limit,
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             alone: AtomicBool::new(false),
             turns: Mutex::default(),
         })
@@ -126,7 +130,7 @@ impl Gate {
             }
             if places.take().is_ok() {
                 passed_over = 0;
-                let permit = Permit { places: Some(Arc::clone(&places)), since: Instant::now(), bytes: 0 };
+                let permit = Permit { places: Some(Arc::clone(&places)), since: Instant::now(), held: None };
                 // Who went away in this moment gives it back without a turn of its own: this loop is it.
                 if let Some(Err(mut unwanted)) = line.pop_front().map(|next| next.send(permit)) {
                     unwanted.places = None;
@@ -188,7 +192,7 @@ impl Places {
     pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Full> {
         let nobody_waits = self.gate.waiting() == 0;
         if nobody_waits && self.take().is_ok() {
-            return Ok(Permit { places: Some(Arc::clone(self)), since: Instant::now(), bytes: 0 });
+            return Ok(Permit { places: Some(Arc::clone(self)), since: Instant::now(), held: None });
         }
         let now = Instant::now();
         let typical = Duration::from_micros(self.typical.load(Ordering::Relaxed));
@@ -258,12 +262,15 @@ impl Places {
 }
 
 impl Permit {
-    /// Takes note of the call's large body, unless its policy would have more than its share of what is `free`.
-    pub(super) fn hold(&mut self, bytes: usize, free: usize) -> bool {
+    /// Holds a large body until the call ends, unless its policy has its share of the `limit` already.
+    pub(super) fn hold(&mut self, held: Held, limit: usize) -> bool {
         let Some(places) = &self.places else { return false };
+        let bytes = held.bytes();
+        self.held = Some(held);
+        let all = places.gate.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let own = places.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes = bytes;
-        places.gate.alone.load(Ordering::Relaxed) || own < SHARE.saturating_mul(free)
+        let free = limit.saturating_sub(all);
+        own == 0 || places.gate.alone.load(Ordering::Relaxed) || own < SHARE.saturating_mul(free)
     }
 
     /// Since when the call is in flight.
@@ -275,8 +282,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let Some(places) = self.places.take() else { return };
-        if self.bytes > 0 {
-            places.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(held) = &self.held {
+            places.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
+            places.gate.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
         }
         places.note(self.since.elapsed());
         places.put_back();

@@ -102,3 +102,60 @@ fn key(access: &Access, target: &Target, qualifier: Option<&Qualifier>) -> Finge
         qualifier.map(|qualifier| qualifier.as_str().as_bytes()),
     ])
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn policies(own: &str) -> Policies {
+        let text = format!(
+            "defaults: {{region: us-east-1, credentials: {{access_key_id: A, secret_access_key: s}}}}\npolicies:\n{own}"
+        );
+        Config::parse(&text, "f".as_ref()).unwrap().policies
+    }
+
+    #[test]
+    fn targets_are_told_apart_and_outlive_a_change_of_the_configuration() {
+        let gate = Gate::new(10);
+        let first = Lanes::new(
+            &policies(
+                "  a: {function: f}\n  b: {function: f, timeout: 1s}\n  other: {function: g}\n  \
+                 keys: {function: f, credentials: {access_key_id: B, secret_access_key: s}}\n  \
+                 place: {function: f, region: us-west-2}\n  version: {function: 'f:1', qualifiers: ['2', '3']}\n  \
+                 off: {function: h, breaker: none}\n",
+            ),
+            &Lanes::default(),
+            &gate,
+        );
+        let of = |lanes: &Lanes, name: &str| {
+            let lane = lanes.get(&Name::parse(name).unwrap()).unwrap();
+            (Arc::clone(&lane.places), lane.breakers.iter().map(|(_, breaker)| Arc::clone(breaker)).collect::<Vec<_>>())
+        };
+        let shared = &of(&first, "a").1[0];
+        assert!(Arc::ptr_eq(shared, &of(&first, "b").1[0]));
+        for name in ["other", "keys", "place", "version"] {
+            assert!(of(&first, name).1.iter().all(|breaker| !Arc::ptr_eq(shared, breaker)), "{name}");
+        }
+        assert_eq!((of(&first, "version").1.len(), of(&first, "off").1.len()), (3, 0));
+
+        let next = Lanes::new(&policies("  a: {function: f, log: tail}\n  b: {function: g}\n"), &first, &gate);
+        assert!(Arc::ptr_eq(&of(&first, "a").0, &of(&next, "a").0), "with its calls in flight");
+        assert!(Arc::ptr_eq(shared, &of(&next, "a").1[0]));
+        assert!(Arc::ptr_eq(&of(&first, "other").1[0], &of(&next, "b").1[0]), "whatever the policy is called");
+        assert_eq!(next.breakers.len(), 2, "what nobody has any more is gone");
+    }
+
+    #[test]
+    fn fifty_thousand_policies_that_calls_bring_leave_a_bounded_memory() {
+        let strangers = Strangers::new();
+        let named = policies("  a: {function: f}\n").named;
+        let policy = named.values().next().unwrap();
+        for n in 0..50_000 {
+            strangers.breaker(policy, Some(&Qualifier::parse(&format!("v{n}")).unwrap()));
+        }
+        strangers.0.run_pending_tasks();
+        assert!(strangers.0.entry_count() <= MAX_STRANGERS);
+    }
+}

@@ -44,7 +44,7 @@ pub struct Admission {
 pub struct Limits {
     /// Calls in flight.
     pub in_flight: usize,
-    /// Bytes of the bodies of requests.
+    /// Bytes of the bodies of requests, and as many of those of answers.
     pub bytes: usize,
 }
 
@@ -115,8 +115,15 @@ impl Admission {
             places.note_refusal();
             error
         };
+        // It is held while the call waits, too.
+        let mut large = (bytes > bodies::SMALL).then(|| self.bodies.hold());
+        if let Some(large) = &mut large {
+            large.add(bytes).map_err(overloaded)?;
+        }
         let mut permit = places.enter(deadline).await.map_err(|full| overloaded(full.error()))?;
-        if bytes > bodies::SMALL && !permit.hold(bytes, self.bodies.free()) {
+        if let Some(large) = large
+            && !permit.hold(large, self.bodies.limit())
+        {
             return Err(overloaded(bodies::full()));
         }
         Ok(Admitted { permit, trial })

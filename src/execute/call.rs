@@ -11,6 +11,7 @@ use crate::{
         exchange::Answered as Upstream,
         fault::{self, Fault},
     },
+    lambda::Taken,
     policy::{ClientContext, Invocation, Policy, Qualifier, Tenant},
     telemetry::access::Answered,
 };
@@ -105,6 +106,8 @@ pub struct Reply {
     pub timing: Timing,
     /// What the policy's `output` picked.
     pub variables: BTreeMap<String, String>,
+    /// What a large output holds until it is passed on.
+    pub room: Option<Taken>,
 }
 
 /// What came out of the function.

@@ -36,7 +36,7 @@ impl Engine {
     /// An engine for these policies, within these limits, on this many workers.
     pub fn new(policies: Policies, limits: Limits, workers: usize) -> Self {
         Self {
-            lambda: Lambda::new(workers),
+            lambda: Lambda::new(workers, limits.bytes),
             admission: Admission::new(limits, &policies),
             policies: ArcSwap::from_pointee(policies),
             verdicts: authorize::Verdicts::new(),

@@ -51,7 +51,7 @@ fn event(call: &event::Call, policy: &Policy) -> Result<Bytes, Error> {
 
 /// Makes Lambda's answer the policy's.
 pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing) -> Reply {
-    let Answer { status, payload, fault, version, request_id, log } = answer;
+    let Answer { status, payload, fault, version, request_id, log, room } = answer;
     let variables = match &fault {
         None if status == 200 => policy.output.apply(&payload),
         _ => BTreeMap::new(),
@@ -78,7 +78,7 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
             }
         },
     };
-    Reply { status, output, error, version, request_id, log, timing, variables }
+    Reply { status, output, error, version, request_id, log, timing, variables, room }
 }
 
 /// The HTTP answer to an output that is none.

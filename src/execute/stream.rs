@@ -21,7 +21,7 @@ use crate::{
     admission::Permit,
     error::{Error, Kind},
     event::{self, Head, Opening},
-    lambda::{self, Answer, Api},
+    lambda::{self, Answer, Api, Taken},
     policy::{Invocation, Policy},
     telemetry::access::{Answered, Line},
 };
@@ -69,7 +69,7 @@ pub struct End {
 #[derive(Debug)]
 enum Rest {
     /// All of it is there.
-    Whole(Bytes, Option<Box<End>>),
+    Whole(Bytes, Option<Box<End>>, #[expect(dead_code, reason = "held until all of it is passed on")] Option<Taken>),
     /// It comes.
     Coming(mpsc::Receiver<Result<Part, Error>>),
 }
@@ -78,6 +78,12 @@ enum Rest {
 enum Begun {
     Whole(Box<Reply>),
     Coming(Option<Head>, Bytes, Box<Reading>),
+}
+
+impl Begun {
+    fn whole(reply: Reply) -> Self {
+        Self::Whole(Box::new(reply))
+    }
 }
 
 /// An answer while it is read.
@@ -134,7 +140,7 @@ impl Engine {
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
             let answer = trial.hear(ready.invoke(&invoke, deadline).await)?;
-            return Ok(Begun::Whole(Box::new(settle::settle(policy, form, answer, clock.timing()))));
+            return Ok(Begun::whole(settle::settle(policy, form, answer, clock.timing())));
         }
         // That it begins is Lambda's part; how long it goes on, and where it ends, is the function's.
         let stream = trial.hear(ready.stream(&invoke, deadline).await)?;
@@ -158,11 +164,11 @@ impl Engine {
                     let answer = event::Reply::from_head(head.marked(marks), Bytes::new());
                     let (error, log) =
                         timeout_at(deadline, reading.drain()).await.unwrap_or_else(|_| Err(out_of_time()))?;
-                    return Ok(Begun::Whole(Box::new(reading.reply(answer, error, log))));
+                    return Ok(Begun::whole(reading.reply(answer, error, log)));
                 }
                 Err(why) => {
                     let (answer, error) = settle::malformed(&reading.policy, why, &request_id);
-                    return Ok(Begun::Whole(Box::new(reading.reply(answer, Some(error), String::new()))));
+                    return Ok(Begun::whole(reading.reply(answer, Some(error), String::new())));
                 }
             }
         };
@@ -174,9 +180,8 @@ impl Engine {
         };
         let (version, request_id_of_aws) = (stream.version.clone(), stream.request_id.clone());
         tokio::spawn(stream.close());
-        let answer = Answer { status: 200, payload, fault, version, request_id: request_id_of_aws, log };
-        let reply = settle::settle(&policy, Form::Http { request_id, marks }, answer, clock.timing());
-        Ok(Begun::Whole(Box::new(reply)))
+        let answer = Answer { status: 200, payload, fault, version, request_id: request_id_of_aws, log, room: None };
+        Ok(Begun::whole(settle::settle(&policy, Form::Http { request_id, marks }, answer, clock.timing())))
     }
 }
 
@@ -187,15 +192,15 @@ impl Streamed {
     /// If the answer breaks off: what came before is not the whole of it, and nothing follows.
     pub async fn next(&mut self) -> Option<Result<Part, Error>> {
         match &mut self.rest {
-            Rest::Whole(body, _) if !body.is_empty() => Some(Ok(Part::Chunk(piece(body)))),
-            Rest::Whole(_, end) => end.take().map(|end| Ok(Part::End(*end))),
+            Rest::Whole(body, ..) if !body.is_empty() => Some(Ok(Part::Chunk(piece(body)))),
+            Rest::Whole(_, end, _) => end.take().map(|end| Ok(Part::End(*end))),
             Rest::Coming(parts) => parts.recv().await,
         }
     }
 
     /// An answer that is there as a whole.
     fn whole(reply: Reply) -> Self {
-        let Reply { status, output, error, version, request_id, log, timing, variables: _ } = reply;
+        let Reply { status, output, error, version, request_id, log, timing, variables: _, room } = reply;
         let (head, body) = match output {
             Output::None => (None, Bytes::new()),
             Output::Payload(body) => (None, body),
@@ -206,7 +211,7 @@ impl Streamed {
             }
         };
         let end = End { error, whole: true, log, timing };
-        Self { status, version, request_id, head, rest: Rest::Whole(body, Some(Box::new(end))) }
+        Self { status, version, request_id, head, rest: Rest::Whole(body, Some(Box::new(end)), room) }
     }
 }
 
@@ -288,6 +293,7 @@ impl Reading {
             log,
             timing: self.clock.timing(),
             variables: Default::default(),
+            room: None,
         }
     }
 }

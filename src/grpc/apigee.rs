@@ -260,6 +260,7 @@ mod tests {
             log: String::new(),
             timing: Default::default(),
             variables: picked.map(|(name, json)| (name.to_owned(), json.to_owned())).into(),
+            room: None,
         };
         let headers = [("content-type".to_owned(), "text/plain".to_owned())].into();
         let text = Text { status: 404, headers, body: "gone".into() };

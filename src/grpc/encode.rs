@@ -11,7 +11,7 @@ use crate::{
 
 /// The response of a call.
 pub(super) fn reply(reply: Reply) -> pb::ExecutePolicyResponse {
-    let Reply { status, output, error, version, request_id, log, timing, variables } = reply;
+    let Reply { status, output, error, version, request_id, log, timing, variables, room: _ } = reply;
     pb::ExecutePolicyResponse {
         status: i32::from(status),
         output: match output {

@@ -83,6 +83,9 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
 /// The message that the body is, with the policy that the path names.
 async fn read(name: &str, request: Request) -> Result<ExecutePolicyRequest, Error> {
     let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+        if let Some(refused) = Error::among(&error) {
+            return refused.again();
+        }
         let error = error.to_string();
         Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes").with_detail(error)
     })?;

@@ -12,6 +12,7 @@ mod ext_authz;
 mod ext_proc;
 pub mod json;
 mod plugin;
+mod reception;
 mod service;
 mod status;
 mod stream;
@@ -73,6 +74,7 @@ pub struct Options {
 /// The front, ready to serve, and the switch of its health. Each worker serves with a clone.
 #[derive(Clone)]
 pub struct Front {
+    engine: Arc<Engine>,
     routes: Routes,
     server: Server,
     health: Health,
@@ -99,7 +101,7 @@ impl Front {
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
         let ext_proc = ExternalProcessorServer::new(ext_proc::Service::new(Arc::clone(&engine)));
-        let ext_authz = AuthorizationServer::new(ext_authz::Service::new(engine));
+        let ext_authz = AuthorizationServer::new(ext_authz::Service::new(Arc::clone(&engine)));
         let told = MapResponseLayer::new(undecodable::answer);
         let routes = http
             .into()
@@ -121,7 +123,7 @@ impl Front {
         if let Some(tls) = &options.tls {
             server = server.tls_config(tls.config()).map_err(Error)?;
         }
-        Ok(Self { routes, server, health })
+        Ok(Self { engine, routes, server, health })
     }
 
     /// The switch of this front's health.
@@ -138,9 +140,10 @@ impl Front {
         connections: impl tokio_stream::Stream<Item = io::Result<TcpStream>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
+        let bodies = Arc::clone(self.engine.admission().bodies());
         self.server
             .clone()
-            .layer(MapRequestLayer::new(introduce))
+            .layer(MapRequestLayer::new(move |request| reception::counted(introduce(request), &bodies)))
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(connections.map(|tcp| tcp.map(Stream::new)), shutdown)
             .await

@@ -209,6 +209,7 @@ mod tests {
             log: String::new(),
             timing: Default::default(),
             variables: Default::default(),
+            room: None,
         }
     }
 

@@ -91,6 +91,9 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
     let (head, body) = request.into_parts();
     let most = Invocation::RequestResponse.max_payload();
     let body = to_bytes(body, most).await.map_err(|error| {
+        if let Some(refused) = Error::among(&error) {
+            return refused.again();
+        }
         let too_large =
             Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"));
         too_large.with_detail(error.to_string())

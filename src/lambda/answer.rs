@@ -99,6 +99,7 @@ pub(super) fn answer(response: Response<Bytes>) -> Answer {
         request_id: owned("x-amzn-requestid"),
         log: text(&head.headers, "x-amz-log-result").map(decode_log).unwrap_or_default(),
         payload,
+        room: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -45,8 +45,9 @@ impl Ready {
         let mut progress = Progress::start();
         let answered = timeout_at(deadline, async {
             let (head, body) = self.attempts(invoke, deadline, &mut progress).await?.into_parts();
+            let room = self.client.room.take(&body.size_hint()).await;
             match read(body).await {
-                Ok(body) => Ok(answer(Response::from_parts(head, body))),
+                Ok(body) => Ok(Answer { room, ..answer(Response::from_parts(head, body)) }),
                 Err(why) => Err(classify::broken(&head.headers, &why)),
             }
         })

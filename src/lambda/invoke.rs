@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::room::Taken;
 use crate::{
     event::fault::Fault,
     policy::{ClientContext, Invocation, Log, Qualifier, Target, Tenant},
@@ -52,4 +53,6 @@ pub struct Answer {
     pub request_id: String,
     /// The end of the log.
     pub log: String,
+    /// What a large output holds until it is passed on.
+    pub room: Option<Taken>,
 }

@@ -12,6 +12,7 @@ mod pool;
 #[cfg(test)]
 mod referee;
 mod refresh;
+mod room;
 mod sign;
 mod stream;
 mod wire;
@@ -24,6 +25,7 @@ use self::wire::Wire;
 pub use self::{
     connector::{install_crypto, on_worker},
     invoke::{Answer, Api, Invoke},
+    room::Taken,
     stream::{Part, Stream},
 };
 use crate::{
@@ -47,10 +49,11 @@ pub struct Ready {
 }
 
 impl Lambda {
-    /// For this many workers, each with connections of its own. Nothing is connected yet.
-    pub fn new(workers: usize) -> Self {
+    /// For this many workers, each with connections of its own, and with room for so many bytes of answers. Nothing is
+    /// connected yet.
+    pub fn new(workers: usize, answers: usize) -> Self {
         let cut = cut::Cut::default();
-        Self { pool: pool::Pool::new(workers, &cut), cut }
+        Self { pool: pool::Pool::new(workers, answers, &cut), cut }
     }
 
     /// The client for this access, once it has credentials.

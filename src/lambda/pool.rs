@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
 
-use super::{connector::Connector, cut::Cut, identity, refresh::Identity, wire::Wire};
+use super::{connector::Connector, cut::Cut, identity, refresh::Identity, room::Room, wire::Wire};
 use crate::policy::{Access, credentials::Base, secret::Fingerprint};
 
 /// The most clients that are kept: together with their role's credentials about 2 KB each, and 20 us to build one that
@@ -17,8 +17,11 @@ const MAX_CLIENTS: u64 = 2048;
 /// The most roles whose credentials are kept: about 2 KB each, as 20,000 inline roles in turn add 35 MB to the process, and
 /// a call of STS for one that was dropped.
 const MAX_IDENTITIES: u64 = 16_384;
-/// A client, or a role's credentials, that no call wanted for so long is dropped.
+/// A client that no call wanted for so long is dropped.
 const IDLE: Duration = Duration::from_secs(15 * 60);
+/// A role's credentials that no call wanted for so long are dropped: not before they usually expire, as STS may be down
+/// when the next call comes.
+const IDLE_IDENTITY: Duration = Duration::from_secs(60 * 60);
 
 /// The clients of all policies, over one pool of connections.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(super) struct Pool {
     identities: Cache<Fingerprint, Arc<Identity>>,
     service: Arc<Identity>,
     connector: Connector,
+    room: Room,
     http: SharedHttpClient,
 }
 
@@ -36,17 +40,20 @@ pub(super) struct Client {
     /// Nothing but the reason, if AWS has no such endpoint.
     pub wire: Result<Wire, String>,
     pub identity: Arc<Identity>,
+    /// For large answers.
+    pub room: Room,
 }
 
 impl Pool {
-    pub(super) fn new(workers: usize, cut: &Cut) -> Self {
+    pub(super) fn new(workers: usize, answers: usize, cut: &Cut) -> Self {
         let connector = Connector::new(workers, cut);
         let http: SharedHttpClient = connector.clone().into_shared();
         Self {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
-            identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE).build(),
+            identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE_IDENTITY).build(),
             service: identity::service(http.clone()),
             connector,
+            room: Room::new(answers),
             http,
         }
     }
@@ -57,7 +64,11 @@ impl Pool {
     }
 
     fn build(&self, access: &Access) -> Client {
-        Client { wire: Wire::new(access, self.connector.clone()), identity: self.identity(access) }
+        Client {
+            wire: Wire::new(access, self.connector.clone()),
+            identity: self.identity(access),
+            room: self.room.clone(),
+        }
     }
 
     fn identity(&self, access: &Access) -> Arc<Identity> {
@@ -109,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn equal_access_gets_the_same_client_and_a_rotated_secret_another() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1, &Cut::default());
+        let pool = Pool::new(1, 0, &Cut::default());
         let first = pool.client(&access("one", "https://a"));
         assert!(Arc::ptr_eq(&first, &pool.client(&access("one", "https://a"))));
         assert!(!Arc::ptr_eq(&first, &pool.client(&access("two", "https://a"))));
@@ -121,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn ten_thousand_secrets_leave_a_bounded_pool() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1, &Cut::default());
+        let pool = Pool::new(1, 0, &Cut::default());
         for n in 0..10_000 {
             pool.client(&access(&format!("secret {n}"), "https://a"));
         }
@@ -132,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn no_key_and_no_debug_shows_a_secret() {
         crate::lambda::install_crypto();
-        let pool = Pool::new(1, &Cut::default());
+        let pool = Pool::new(1, 0, &Cut::default());
         pool.client(&access("hunter2", "https://a"));
         let printed = format!("{pool:?}");
         assert!(!printed.contains("hunter2"), "{printed}");

@@ -228,6 +228,7 @@ async fn the_callers_deadline_and_the_policys_timeout_both_end_a_call() {
         assert_eq!(failed.ran, "maybe");
     }
     assert_eq!(lambda.runs("slow"), 2, "neither was sent again");
+    eventually("the closed connections to lambda", async || (lambda.open() == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use crate::support::{Service, eventually, lambda, request};
 #[tokio::test]
 async fn every_failure_of_lambda_has_its_reason_and_says_whether_the_function_ran() {
     let lambda = lambda().await;
-    let service = Service::start(&lambda, "  echo: {function: echo}\n  missing: {function: missing}\n").await;
+    let service =
+        Service::start(&lambda, "  echo: {function: echo, breaker: none}\n  missing: {function: missing}\n").await;
     let mut runs = 0;
     for (fault, code, reason, ran, really_ran) in [
         ("throttle:7", Code::ResourceExhausted, "FUNCTION_THROTTLED", "no", false),
