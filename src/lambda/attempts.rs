@@ -17,7 +17,8 @@ use super::{
 };
 use crate::error::{Error, Kind, Ran};
 
-/// How often a call is sent at the most. Only what provably did not run is sent again.
+/// How often a call is sent at the most. Only what provably did not run is sent again, and of that only what a moment
+/// may help: a throttled call would come back to a function that has no place for it, so the gateway is told when to.
 const MAX_ATTEMPTS: u32 = 3;
 /// The longest pause before the second attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -95,7 +96,8 @@ impl Ready {
             match remedy {
                 Remedy::Clock => {}
                 Remedy::Credentials => {
-                    if !self.client.identity.forget(&self.session) {
+                    // Only what has them loaded anew is counted: all calls that were refused with them go on with the next.
+                    if !self.client.identity.forget(&self.session, || self.client.budget.spend()) {
                         return Err(failed.error);
                     }
                     progress.renewing = true;
@@ -109,7 +111,7 @@ impl Ready {
                 Remedy::Time => {
                     let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).mul_f64(0.5 + fastrand::f64() / 2.0);
                     // An answer that says why is worth more than an attempt that cannot end in time.
-                    if Instant::now() + pause >= deadline {
+                    if Instant::now() + pause >= deadline || !self.client.budget.spend() {
                         return Err(failed.error);
                     }
                     tokio::time::sleep(pause).await;

@@ -3,6 +3,7 @@
 mod answer;
 mod attempts;
 mod body;
+mod budget;
 mod classify;
 mod connector;
 mod cut;
@@ -62,6 +63,7 @@ impl Lambda {
     /// [`Kind::CredentialsUnavailable`], [`Kind::CredentialsRejected`], or [`Kind::Timeout`] at the deadline.
     pub async fn ready(&self, access: &Access, deadline: Instant) -> Result<Ready, Error> {
         let client = self.pool.client(access);
+        client.budget.save();
         let session = tokio::select! {
             // In this order the ones at hand cost no look at anything else.
             biased;

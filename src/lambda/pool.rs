@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
 
-use super::{connector::Connector, cut::Cut, identity, refresh::Identity, room::Room, wire::Wire};
+use super::{budget::Budget, connector::Connector, cut::Cut, identity, refresh::Identity, room::Room, wire::Wire};
 use crate::policy::{Access, credentials::Base, secret::Fingerprint};
 
 /// The most clients that are kept: together with their role's credentials about 2 KB each, and 20 us to build one that
@@ -29,6 +29,7 @@ pub(super) struct Pool {
     clients: Cache<Fingerprint, Arc<Client>>,
     identities: Cache<Fingerprint, Arc<Identity>>,
     service: Arc<Identity>,
+    budget: Arc<Budget>,
     connector: Connector,
     room: Room,
     http: SharedHttpClient,
@@ -42,6 +43,8 @@ pub(super) struct Client {
     pub identity: Arc<Identity>,
     /// For large answers.
     pub room: Room,
+    /// For attempts beside the first of each call.
+    pub budget: Budget,
 }
 
 impl Pool {
@@ -52,6 +55,7 @@ impl Pool {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
             identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE_IDENTITY).build(),
             service: identity::service(http.clone()),
+            budget: Budget::of_all(),
             connector,
             room: Room::new(answers),
             http,
@@ -68,6 +72,7 @@ impl Pool {
             wire: Wire::new(access, self.connector.clone()),
             identity: self.identity(access),
             room: self.room.clone(),
+            budget: Budget::of_one(&self.budget),
         }
     }
 

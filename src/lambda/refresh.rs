@@ -117,13 +117,20 @@ impl Identity {
         })
     }
 
-    /// Gives up credentials that AWS refuses as expired, unless they were replaced already. Fixed ones are all that
-    /// there is: then it does nothing, and says so by `false`.
-    pub(super) fn forget(&self, refused: &Arc<Session>) -> bool {
-        if self.load.is_some() {
-            self.current.compare_and_swap(&Some(Arc::clone(refused)), None);
+    /// Gives up credentials that AWS refuses as expired, unless they were replaced already, if others `may` be loaded in
+    /// their place. Fixed ones are all that there is. Says whether there are or will be other ones.
+    pub(super) fn forget(&self, refused: &Arc<Session>, may: impl FnOnce() -> bool) -> bool {
+        if self.load.is_none() {
+            return false;
         }
-        self.load.is_some()
+        let current = self.current.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, refused)) {
+            if !may() {
+                return false;
+            }
+            self.current.compare_and_swap(&current, None);
+        }
+        true
     }
 
     /// Renews beside the calls, unless somebody does.
@@ -366,17 +373,54 @@ mod tests {
     async fn credentials_that_aws_calls_expired_are_given_up_once() {
         let double = double(Some(HOUR));
         let first = double.identity.session().await.unwrap();
-        assert!(double.identity.forget(&first));
+        assert!(double.identity.forget(&first, || true));
         assert_eq!(double.id().await.unwrap(), "AKID2");
-        assert!(double.identity.forget(&first));
+        assert!(double.identity.forget(&first, || false), "there are others, for which nothing is loaded");
         assert_eq!(double.id().await.unwrap(), "AKID2", "the new ones are not given up for the old");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_nobody_may_replace_stay() {
+        let double = double(Some(HOUR));
+        let first = double.identity.session().await.unwrap();
+        assert!(!double.identity.forget(&first, || false));
+        assert_eq!((double.id().await.unwrap().as_str(), double.loads()), ("AKID1", 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_calls_while_the_source_fails_ask_it_once() {
+        let double = double(Some(HOUR));
+        double.failing.store(true, Ordering::SeqCst);
+        let calls: Vec<_> = (0..1000)
+            .map(|_| {
+                let identity = Arc::clone(&double.identity);
+                tokio::spawn(async move { identity.session().await.is_err() })
+            })
+            .collect();
+        for call in calls {
+            assert!(call.await.unwrap());
+        }
+        assert_eq!(double.loads(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_renews_at_different_times() {
+        let mut renewals = Vec::new();
+        for _ in 0..50 {
+            let double = double(Some(HOUR));
+            let session = double.identity.session().await.unwrap();
+            let (renew, expires) = (session.renew_at.unwrap(), session.expires_at.unwrap());
+            renewals.push((expires - renew).as_secs());
+        }
+        let (first, last) = (*renewals.iter().min().unwrap(), *renewals.iter().max().unwrap());
+        assert!(first >= 600 && last <= 900 && last - first > 60, "{first} to {last} seconds before the expiry");
     }
 
     #[tokio::test(start_paused = true)]
     async fn fixed_credentials_are_never_loaded_nor_forgotten() {
         let credentials = Credentials::new("AKID", "secret", None, None, "test");
         let identity = Identity::fixed(credentials);
-        assert!(!identity.forget(&identity.session().await.unwrap()), "there are no other ones");
+        assert!(!identity.forget(&identity.session().await.unwrap(), || true), "there are no other ones");
         advance(HOUR * 24 * 365).await;
         assert_eq!(identity.session().await.unwrap().credentials.access_key_id(), "AKID");
     }

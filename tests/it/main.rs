@@ -4,6 +4,7 @@
 
 mod admission;
 mod binary;
+mod breaker;
 mod credentials;
 mod envoy;
 mod events;
