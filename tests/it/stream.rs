@@ -358,6 +358,10 @@ async fn envoy_streams_where_its_body_mode_allows_it() {
         } else {
             assert_eq!((head.status.as_u16(), whole), (502, true), "{target}: {frames:?}");
         }
+        let (head, frames, whole) = http(&through, false, &format!("{target}?chunks=2&every=5&status=204")).await;
+        assert_eq!((head.status.as_u16(), joined(&frames).as_str(), whole), (204, "", true), "{target}");
+        assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {head:?}");
+
         let large = http(&through, false, &format!("{target}?chunks=5&bytes=1000000&every=0")).await;
         assert_eq!((large.0.status.as_u16(), joined(&large.1).len(), large.2), (200, 5_000_000, true), "{target}");
     }

@@ -10,6 +10,7 @@ mod tests;
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::{Request, Response, Status, Streaming};
@@ -224,6 +225,8 @@ impl Session {
         let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
         let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
+        // Of an answer to HEAD nobody reads a body.
+        let streams = may_stream && policy.stream && call.method != "HEAD";
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
         self.call = Some(Box::pin(async move {
@@ -233,7 +236,7 @@ impl Session {
                 None => Input::Http(call),
             };
             let request = execute::Request::new(Choice::Found(Arc::clone(&policy)), input, deadline);
-            if may_stream && policy.stream {
+            if streams {
                 return stream(&engine, request, line, &request_id).await;
             }
             let outcome = match engine.execute(request).await {
@@ -258,6 +261,7 @@ async fn stream(engine: &Engine, request: execute::Request, line: Line, request_
         Err(error) => return (Outcome::Reply(problem(&error, request_id)), None),
     };
     match streamed.head.take() {
+        Some(head) if head.is_bodiless() => (Outcome::Reply(event::Reply::from_head(head, Bytes::new())), None),
         Some(head) => (Outcome::Head(head), Some(streamed)),
         None => (Outcome::Reply(event::accepted(streamed.status, &streamed.request_id)), None),
     }
@@ -319,7 +323,7 @@ fn hints(named: Option<String>, first: &mut ProcessingRequest, attributes: &Attr
     }
 }
 
-fn call(mut headers: Vec<(String, String)>, body: bytes::Bytes, attributes: &Attributes) -> event::Call {
+fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: &Attributes) -> event::Call {
     let source_ip = envoy::source_ip(attributes.source.as_deref(), &headers);
     let mut pseudo = |name: &str| {
         let at = headers.iter().position(|(given, _)| given == name)?;
