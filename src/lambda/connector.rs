@@ -15,7 +15,9 @@ use std::{
 };
 
 use aws_smithy_runtime_api::client::{
-    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    http::{
+        HttpClient, HttpConnector as SdkConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    },
     orchestrator::{HttpRequest, HttpResponse},
     result::ConnectorError,
     runtime_components::RuntimeComponents,
@@ -26,7 +28,7 @@ use http_body_util::Limited;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector as TcpConnector},
+    client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore};
@@ -35,6 +37,7 @@ use tower::{BoxError, Service};
 use super::{
     body::Body,
     cut::{Cut, Cuttable},
+    resolve::{Reach, Resolver},
 };
 
 /// How long a connection may take to be made, TLS included.
@@ -71,6 +74,8 @@ pub fn on_worker(number: usize) {
     WORKER.set(number);
 }
 
+type TcpConnector = HttpConnector<Resolver>;
+
 /// A pool of connections to every endpoint, for each worker. It is cheap to clone; its clones share their connections.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<[legacy::Client<Connect, Body>]>);
@@ -83,15 +88,16 @@ struct Connect {
 }
 
 impl Connector {
-    /// A connector for this many workers, at least one, whose connections end when they are cut.
-    pub(super) fn new(workers: usize, cut: &Cut) -> Self {
-        let mut tcp = TcpConnector::new();
+    /// A connector for this many workers, at least one, whose connections end when they are cut, and go no further than
+    /// `reach`.
+    pub(super) fn new(workers: usize, cut: &Cut, reach: Reach, trust: ClientConfig) -> Self {
+        let mut tcp = TcpConnector::new_with_resolver(Resolver::new(reach));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_happy_eyeballs_timeout(Some(Duration::from_millis(250)));
         let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls())
+            .with_tls_config(trust)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -119,7 +125,7 @@ impl Connector {
 }
 
 /// The system's root certificates; `SSL_CERT_FILE` and `SSL_CERT_DIR` replace them.
-fn tls() -> ClientConfig {
+pub fn trust() -> ClientConfig {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -153,7 +159,7 @@ impl Service<Uri> for Connect {
     }
 }
 
-impl HttpConnector for Connector {
+impl SdkConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let connector = self.clone();
         HttpConnectorFuture::new(async move {

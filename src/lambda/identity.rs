@@ -164,7 +164,7 @@ fn sts_error(role: &AssumeRole, error: &SdkError<AssumeRoleError>) -> Error {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
+pub fn chain_of(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

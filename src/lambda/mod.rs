@@ -13,6 +13,7 @@ mod pool;
 #[cfg(test)]
 mod referee;
 mod refresh;
+mod resolve;
 mod room;
 mod sign;
 mod stream;
@@ -24,7 +25,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::wire::Wire;
 pub use self::{
-    connector::{install_crypto, on_worker},
+    connector::{install_crypto, on_worker, trust},
+    identity::chain_of,
     invoke::{Answer, Api, Invoke},
     room::Taken,
     stream::{Part, Stream},

@@ -8,7 +8,16 @@ use std::{sync::Arc, time::Duration};
 use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
 
-use super::{budget::Budget, connector::Connector, cut::Cut, identity, refresh::Identity, room::Room, wire::Wire};
+use super::{
+    budget::Budget,
+    connector::{self, Connector},
+    cut::Cut,
+    identity,
+    refresh::Identity,
+    resolve::Reach,
+    room::Room,
+    wire::Wire,
+};
 use crate::policy::{Access, credentials::Base, secret::Fingerprint};
 
 /// The most clients that are kept: together with their role's credentials about 2 KB each, and 20 us to build one that
@@ -49,12 +58,15 @@ pub(super) struct Client {
 
 impl Pool {
     pub(super) fn new(workers: usize, answers: usize, cut: &Cut) -> Self {
-        let connector = Connector::new(workers, cut);
+        let trust = connector::trust();
+        let connector = Connector::new(workers, cut, Reach::Routed, trust.clone());
         let http: SharedHttpClient = connector.clone().into_shared();
+        // Only the service's own identity comes from where metadata is.
+        let own: SharedHttpClient = Connector::new(1, cut, Reach::Everything, trust).into_shared();
         Self {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
             identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE_IDENTITY).build(),
-            service: identity::service(http.clone()),
+            service: identity::service(own),
             budget: Budget::of_all(),
             connector,
             room: Room::new(answers),

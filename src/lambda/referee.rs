@@ -32,10 +32,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 
 use super::{
-    connector::Connector,
+    connector::{Connector, trust},
     cut::Cut,
     invoke::{Api, Invoke},
     refresh::{Identity, Session},
+    resolve::Reach,
     sign::Stamp,
     wire::Wire,
 };
@@ -195,8 +196,11 @@ impl Call {
         crate::lambda::install_crypto();
         let region = OwnRegion::parse(self.region).unwrap();
         let credentials = OwnCredentials::new(Base::Service, None);
-        Wire::new(&Access::new(region, credentials, self.endpoint.clone(), None), Connector::new(1, &Cut::default()))
-            .unwrap()
+        Wire::new(
+            &Access::new(region, credentials, self.endpoint.clone(), None),
+            Connector::new(1, &Cut::default(), Reach::Routed, trust()),
+        )
+        .unwrap()
     }
 
     async fn session(&self) -> Arc<Session> {

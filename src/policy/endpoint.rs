@@ -1,6 +1,9 @@
 //! Where Lambda and STS are called: AWS's own endpoints, their variants, or an address of the operator's.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use http::Uri;
 
@@ -34,6 +37,8 @@ pub enum Error {
     UserInfo,
     /// A query, which an endpoint cannot have.
     Query,
+    /// A link-local address: what listens there gives credentials to whoever asks.
+    LinkLocal,
 }
 
 impl Url {
@@ -54,6 +59,9 @@ impl Url {
         if uri.query().is_some() {
             return Err(Error::Query);
         }
+        if host_address(authority.host()).is_some_and(is_link_local) {
+            return Err(Error::LinkLocal);
+        }
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }
 
@@ -67,9 +75,25 @@ impl Url {
         let Some(rest) = self.0.strip_prefix("http://") else { return false };
         let host = rest.split('/').next().unwrap_or(rest);
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let loopback = host == "localhost"
-            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let loopback = host == "localhost" || host_address(host).is_some_and(|ip| ip.is_loopback());
         !loopback
+    }
+}
+
+fn host_address(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
+}
+
+/// Whether an address is only of this machine's link, where clouds give metadata and credentials: 169.254.0.0/16, fe80::/10,
+/// and AWS's fd00:ec2::/32 (EC2 user guide, instance metadata; EKS user guide, Pod Identity).
+pub fn is_link_local(address: IpAddr) -> bool {
+    const AWS: [u16; 2] = [0xfd00, 0x0ec2];
+    let v6 = |address: Ipv6Addr| {
+        address.is_unicast_link_local() || matches!(address.segments(), [a, b, ..] if [a, b] == AWS)
+    };
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => v6(address),
     }
 }
 
@@ -85,6 +109,9 @@ impl fmt::Display for Error {
             Self::Form => "is not an address: expected `https://host` or `http://host:port`",
             Self::UserInfo => "has a user in it: expected `https://host`",
             Self::Query => "has a query in it: expected `https://host`",
+            Self::LinkLocal => {
+                "is a link-local address, where credentials are given to whoever asks: expected AWS or an endpoint of it"
+            }
         })
     }
 }
@@ -108,6 +135,14 @@ mod tests {
             ("", Err(Error::Form)),
             ("https://user:secret@host", Err(Error::UserInfo)),
             ("https://host?x=1", Err(Error::Query)),
+            ("http://169.254.169.254", Err(Error::LinkLocal)),
+            ("http://169.254.170.2:80/creds", Err(Error::LinkLocal)),
+            ("http://[fe80::1]:80", Err(Error::LinkLocal)),
+            ("http://[fd00:ec2::254]", Err(Error::LinkLocal)),
+            ("http://[fd00:ec2:0:0::23]", Err(Error::LinkLocal)),
+            ("http://[::ffff:169.254.169.254]", Err(Error::LinkLocal)),
+            ("http://[fd00:ec3::1]", Ok(())),
+            ("http://169.253.1.1", Ok(())),
         ] {
             assert_eq!(Url::parse(text).map(|_| ()), result, "{text}");
         }
