@@ -20,6 +20,7 @@ use lambda_policy::{
     config::Config,
     execute::{Choice, Engine, Input, Request},
     lambda,
+    policy::Caller,
 };
 
 const WARM_UP: usize = 200;
@@ -64,6 +65,7 @@ fn answer(mut stream: TcpStream) {
 
 fn request(payload: &Bytes) -> Request {
     Request {
+        caller: Caller::default(),
         policy: Choice::Named("orders".to_owned()),
         input: Input::Payload(payload.clone()),
         invocation: None,

@@ -1,10 +1,12 @@
 //! The service put together: fronts over the engine, readiness, reload, and the way out.
 
+mod listen;
 mod reload;
+mod seal;
 mod watch;
 mod workers;
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -13,6 +15,10 @@ use tokio::{
     time::timeout,
 };
 
+pub use self::{
+    listen::{Address, Listener},
+    seal::seal,
+};
 use crate::{
     admission::Limits,
     config::{Config, Fixed, Server},
@@ -20,7 +26,7 @@ use crate::{
     grpc::{self, Front, Health},
     http::{
         admin::{self, Readiness},
-        facade,
+        facade, keys,
     },
     lambda,
 };
@@ -32,7 +38,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Listeners {
     /// For gRPC.
-    pub grpc: TcpListener,
+    pub grpc: Listener,
     /// For probes.
     pub admin: TcpListener,
 }
@@ -45,12 +51,10 @@ pub enum Error {
         /// Which setting names it.
         setting: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// Why.
         error: io::Error,
     },
-    /// The certificate and key do not make a TLS server.
-    Tls(grpc::Error),
     /// A listener failed.
     Serve(String),
 }
@@ -61,12 +65,12 @@ impl Listeners {
     /// # Errors
     /// If an address is in use or not this machine's.
     pub async fn bind(config: &Config) -> Result<Self, Error> {
-        let bind = async |setting, address| {
-            TcpListener::bind(address).await.map_err(|error| Error::Listen { setting, address, error })
-        };
+        let (listen, admin) = (&config.server.listen, config.admin);
+        let failed = |setting, address: String| move |error| Error::Listen { setting, address, error };
+        let grpc = Listener::bind(listen, config.server.socket_mode).await;
         Ok(Self {
-            grpc: bind("server.listen", config.server.listen).await?,
-            admin: bind("admin.listen", config.admin).await?,
+            grpc: grpc.map_err(failed("server.listen", listen.to_string()))?,
+            admin: TcpListener::bind(admin).await.map_err(failed("admin.listen", admin.to_string()))?,
         })
     }
 }
@@ -91,11 +95,13 @@ pub async fn run(
     let engine = Arc::new(Engine::new(policies, limits(&server), server.workers));
     // Plain HTTP beside gRPC: the façade, and the contract as JSON.
     let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
-    let front = Front::new(Arc::clone(&engine), &options(&server), http).await.map_err(Error::Tls)?;
+    let tls = server.tls.clone().map(grpc::Current::new);
+    let options = grpc::Options { max_connection_age: server.max_connection_age, tls: tls.clone() };
+    let front = Front::new(Arc::clone(&engine), options, http).await;
     let (health, readiness) = (front.health(), Readiness::default());
     tracing::info!(
-        grpc = local(&listeners.grpc),
-        admin = local(&listeners.admin),
+        grpc = listeners.grpc.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+        admin = listeners.admin.local_addr().map(|address| address.to_string()).unwrap_or_default(),
         tls = server.tls.is_some(),
         workers = server.workers,
         policies = count,
@@ -109,7 +115,9 @@ pub async fn run(
     };
     let mut serving = tokio::spawn(workers::serve(listeners.grpc, server.workers, front, left.clone()));
     let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
-    let reloading = file.map(|file| tokio::spawn(reload::run(file, files, fixed, Arc::clone(&engine))));
+    keys::follow(&engine);
+    let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls };
+    let reloading = file.map(|file| tokio::spawn(reload::run(file, files, serves)));
     readiness.set(true);
 
     tokio::select! {
@@ -173,17 +181,9 @@ pub async fn stopped() {
     }
 }
 
-fn options(server: &Server) -> grpc::Options {
-    grpc::Options { max_connection_age: server.max_connection_age, tls: server.tls.clone() }
-}
-
 /// One half of what bodies may hold is for requests.
 fn limits(server: &Server) -> Limits {
     Limits { in_flight: server.max_in_flight, bytes: server.max_mib_in_flight * 1024 * 1024 / 2 }
-}
-
-fn local(listener: &TcpListener) -> String {
-    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }
 
 fn why(ended: Result<io::Result<()>, tokio::task::JoinError>) -> String {
@@ -200,7 +200,6 @@ impl fmt::Display for Error {
             Self::Listen { setting, address, error } => {
                 write!(f, "{setting}: {address} cannot be listened on: {error}")
             }
-            Self::Tls(error) => write!(f, "server.tls: the certificate and key do not make a TLS server: {error}"),
             Self::Serve(error) => write!(f, "the server ended: {error}"),
         }
     }

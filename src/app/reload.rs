@@ -8,10 +8,21 @@ use super::watch::Watch;
 use crate::{
     config::{Config, Files, Fixed},
     execute::Engine,
+    grpc::Current,
+    http::keys,
 };
 
-/// Waits for changes of the files and for SIGHUP, without end. `fixed` is what this process goes on with.
-pub(super) async fn run(file: PathBuf, files: Files, fixed: Fixed, engine: Arc<Engine>) {
+/// What a configuration takes effect on.
+pub(super) struct Serves {
+    /// What this process goes on with.
+    pub fixed: Fixed,
+    pub engine: Arc<Engine>,
+    /// If it serves TLS.
+    pub tls: Option<Current>,
+}
+
+/// Waits for changes of the files and for SIGHUP, without end.
+pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut watch = Watch::new(files);
     loop {
@@ -24,11 +35,15 @@ pub(super) async fn run(file: PathBuf, files: Files, fixed: Fixed, engine: Arc<E
             Ok(Ok(config)) => {
                 tracing::info!(policies = config.policies.named.len(), "configuration reloaded");
                 config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
-                let waiting = fixed.differences(&config);
+                let waiting = serves.fixed.differences(&config);
                 if !waiting.is_empty() {
                     tracing::warn!(settings = waiting.join(", "), "these have changed, and need a restart");
                 }
-                engine.replace(config.policies);
+                if let (Some(current), Some(tls)) = (&serves.tls, config.server.tls) {
+                    current.replace(tls);
+                }
+                serves.engine.replace(config.policies);
+                keys::follow(&serves.engine);
                 watch = Watch::new(config.files);
             }
             Ok(Err(faults)) => {

@@ -5,15 +5,15 @@
 //! Gateways hold few, long connections, so these are handed round in turn; the kernel's hash of many listeners would
 //! leave workers idle.
 
-use std::{io, net::TcpStream as StdStream, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime,
     sync::{mpsc, oneshot, watch},
 };
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 
+use super::listen::{Accepted, Listener};
 use crate::{grpc::Front, lambda, telemetry::writer};
 
 /// How long to wait when no connection can be accepted, as when there are too many open files.
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// If a worker cannot start or ends early.
 pub(super) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     workers: usize,
     front: Front,
     mut leave: watch::Receiver<bool>,
@@ -57,7 +57,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
             _ = leave.wait_for(|leave| *leave) => break,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
+        match accepted {
             Ok(stream) => {
                 let handed = queues.get(next % workers).is_some_and(|queue| queue.send(stream).is_ok());
                 if !handed {
@@ -80,14 +80,10 @@ pub(super) async fn serve(
 
 async fn work(
     front: Front,
-    connections: mpsc::UnboundedReceiver<StdStream>,
+    connections: mpsc::UnboundedReceiver<Accepted>,
     mut leave: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let streams = UnboundedReceiverStream::new(connections).map(|stream| {
-        // A failure costs latency only.
-        let _ = stream.set_nodelay(true);
-        TcpStream::from_std(stream)
-    });
+    let streams = UnboundedReceiverStream::new(connections).map(Accepted::arrive);
     // The stream ends with the accepting side; only the word to leave ends the worker.
     let streams = streams.chain(tokio_stream::pending());
     let shutdown = async {

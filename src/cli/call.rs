@@ -1,7 +1,7 @@
 //! `call`: one call of a policy, its answer made readable.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,6 +11,9 @@ use std::{
 use super::{complain, print, wrong};
 use crate::grpc::client::{Client, ConnectError, Failure, Outcome, Part, Trust};
 
+/// The environment variable with the bearer token to be known by: an argument could be read by everybody on the machine.
+const TOKEN: &str = "LAMBDA_POLICY_TOKEN";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The policy's name
@@ -18,7 +21,7 @@ pub(super) struct Args {
     /// The event: JSON, or @FILE to read it
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
     data: String,
-    /// Where the service listens: HOST:PORT, http://… or https://…
+    /// Where the service listens: HOST:PORT, http://…, https://… or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     address: String,
     /// The authorities to trust the service by, in PEM; the system's without
@@ -135,7 +138,12 @@ fn trust(args: &Args) -> Result<Trust, String> {
         (Some(certificate), Some(key)) => Some((read("cert", certificate)?, read("key", key)?.into())),
         _ => None,
     };
-    Ok(Trust { ca, identity })
+    let token = match env::var(TOKEN) {
+        Ok(token) => Some(token.trim().to_owned().into()),
+        Err(env::VarError::NotPresent) => None,
+        Err(env::VarError::NotUnicode(_)) => return Err(format!("{TOKEN}: is no text")),
+    };
+    Ok(Trust { ca, identity, token })
 }
 
 /// Prints the output on standard output and what stands around it on standard error.

@@ -125,7 +125,13 @@ fn redirect(policies: &Policies, lambda: &Lambda) -> Result<Policies, String> {
         sts_endpoint: Some(url.clone()),
         ..defaults
     });
-    Ok(Policies { named: named.collect(), inline, routes: policies.routes.clone(), unmatched: policies.unmatched })
+    Ok(Policies {
+        callers: policies.callers.clone(),
+        named: named.collect(),
+        inline,
+        routes: policies.routes.clone(),
+        unmatched: policies.unmatched,
+    })
 }
 
 fn invitation(config: &Config) -> String {

@@ -99,6 +99,7 @@ pub async fn main() -> ExitCode {
 }
 
 async fn serve(file: PathBuf) -> ExitCode {
+    app::seal();
     let config = match Config::load(&file) {
         Ok(config) => config,
         Err(faults) => return wrong(&faults.to_string()),

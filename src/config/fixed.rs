@@ -3,9 +3,9 @@
 use super::{Config, Server};
 use crate::policy::secret::Fingerprint;
 
-/// What a process goes on with until it ends. Fingerprints, as a private key is among it.
+/// What a process goes on with until it ends, as fingerprints.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 9]);
+pub struct Fixed([(&'static str, Fingerprint); 10]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.
@@ -13,6 +13,7 @@ impl Fixed {
         // Named one by one, so that a new setting is a question for the compiler.
         let Server {
             listen,
+            socket_mode,
             tls,
             max_connection_age,
             max_in_flight,
@@ -24,7 +25,9 @@ impl Fixed {
         let shown = |value: &dyn std::fmt::Debug| Fingerprint::of([Some(format!("{value:?}").as_bytes())]);
         Self([
             ("server.listen", shown(listen)),
-            ("server.tls", Fingerprint::of(tls.iter().flat_map(crate::grpc::Tls::parts))),
+            ("server.socket_mode", shown(socket_mode)),
+            // With which certificate is told to a server that serves TLS already.
+            ("server.tls", shown(&tls.is_some())),
             ("server.max_connection_age", shown(max_connection_age)),
             ("server.max_in_flight", shown(max_in_flight)),
             ("server.max_mib_in_flight", shown(max_mib_in_flight)),

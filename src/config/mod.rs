@@ -1,5 +1,6 @@
 //! The configuration file: from YAML to [`Config`], with all faults at once, each with line and column.
 
+mod callers;
 mod check;
 mod fault;
 mod files;
@@ -10,9 +11,12 @@ mod policy;
 mod schema;
 mod secrets;
 mod section;
+mod server;
 mod shape;
 
-use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc};
+
+use zeroize::Zeroizing;
 
 pub(crate) use self::{
     fault::Found,
@@ -23,18 +27,13 @@ pub use self::{
     files::{Files, Stamp},
     fixed::Fixed,
     schema::{schema, table},
+    server::{Listen, Server},
 };
-use self::{
-    secrets::Secrets,
-    section::{Section, Setting},
-};
-use crate::{
-    grpc::Tls,
-    policy::{
-        Name, Policies, Routes, Unmatched,
-        endpoint::Endpoint,
-        routes::{self, Host, Route},
-    },
+use self::{secrets::Secrets, section::Section};
+use crate::policy::{
+    Allowed, Name, Policies, Routes, Unmatched,
+    endpoint::Endpoint,
+    routes::{self, Host, Route},
 };
 
 /// A configuration without a fault.
@@ -52,27 +51,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// How calls are served.
-#[derive(Debug)]
-pub struct Server {
-    /// Where gRPC is served.
-    pub listen: SocketAddr,
-    /// Serve TLS.
-    pub tls: Option<Tls>,
-    /// When a connection is closed, up to a tenth later.
-    pub max_connection_age: Duration,
-    /// How many calls may be in flight.
-    pub max_in_flight: usize,
-    /// How many MiB the bodies of calls may hold.
-    pub max_mib_in_flight: usize,
-    /// How many threads serve connections.
-    pub workers: usize,
-    /// Between NOT_SERVING and closing connections.
-    pub drain_delay: Duration,
-    /// How long calls in flight may take to end.
-    pub drain_timeout: Duration,
-}
-
 impl Config {
     /// Reads a file and every secret that it refers to.
     ///
@@ -81,7 +59,7 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, Faults> {
         let files = noted(file);
         match fs::read_to_string(file) {
-            Ok(text) => Self::read(&text, file, files),
+            Ok(text) => Self::read(&Zeroizing::new(text), file, files),
             Err(error) => {
                 let mut found = Found::default();
                 found.add(None, "", format_args!("cannot be read: {error}"));
@@ -105,9 +83,11 @@ impl Config {
 
         let mut secrets = Secrets::new(file, files);
         let server_section = Section::new(root.get("server"), None, "server");
-        let server = server(&server_section, &mut secrets, &mut found);
-        let admin = listen(&Section::new(root.get("admin"), None, "admin"), ADMIN, &mut found);
-        let (policies, warnings) = policies(&root, &server_section, &mut secrets, &mut found);
+        let mut warnings = Vec::new();
+        let server = server::server(&server_section, &mut secrets, &mut warnings, &mut found);
+        let admin = admin(&Section::new(root.get("admin"), None, "admin"), &mut found);
+        let callers = callers::callers(&root, &server_section, &mut secrets, &mut found);
+        let policies = policies(&root, &server_section, callers, &mut secrets, &mut warnings, &mut found);
         match (server, admin) {
             (Some(server), Some(admin)) if found.is_empty() => {
                 Ok(Self { server, admin, policies, files: secrets.files, warnings })
@@ -123,98 +103,41 @@ fn noted(file: &Path) -> Files {
     files
 }
 
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 50051);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
-/// As many as this process may use: its affinity and its cgroup's quota count.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn listen(section: &Section<'_>, default: SocketAddr, found: &mut Found) -> Option<SocketAddr> {
+fn admin(section: &Section<'_>, found: &mut Found) -> Option<SocketAddr> {
     if section.get("listen").is_none() {
-        return Some(default);
+        return Some(ADMIN);
     }
     section.parse("listen", found, |text| {
-        text.parse().map_err(|_| format!("`{text}` is not an address and port: expected one such as `{default}`"))
+        text.parse().map_err(|_| format!("`{text}` is not an address and port: expected one such as `{ADMIN}`"))
     })
 }
 
-fn server(section: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Server> {
-    let listen = listen(section, LISTEN, found);
-    let tls = section.get("tls").map(|setting| tls(&setting, secrets, found));
-    let mut duration = |key, default, bounds: Bounds| {
-        section.bounded(key, found, |duration| bounds.check(duration)).unwrap_or(Duration::from_secs(default))
-    };
-    Some(Server {
-        max_connection_age: duration("max_connection_age", 30 * 60, Bounds("1s", "24h")),
-        drain_delay: duration("drain_delay", 5, Bounds("0s", "5m")),
-        drain_timeout: duration("drain_timeout", 30, Bounds("0s", "15m")),
-        max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
-        max_mib_in_flight: section.integer("max_mib_in_flight").unwrap_or(512),
-        workers: section.integer("workers").unwrap_or_else(cores),
-        listen: listen?,
-        tls: match tls {
-            None => None,
-            Some(tls) => Some(tls?),
-        },
-    })
-}
-
-fn tls(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Tls> {
-    let own = Section::new(Some(setting.node), None, &setting.key);
-    let mut pem = |key: &str, found: &mut Found| {
-        let setting = own.get(key)?;
-        let path = secrets.path(setting.node.text()?);
-        fs::read(&path)
-            .map_err(|error| {
-                let message = format!("the file {} cannot be read: {error}", path.display());
-                found.add(Some(setting.node.place), setting.key, message);
-            })
-            .ok()
-    };
-    let (certificate, key, client_ca) = (pem("certificate", found), pem("key", found), pem("client_ca", found));
-    let parsed = Tls::parse(certificate?, key?.into(), client_ca);
-    parsed
-        .map_err(|wrong| {
-            for error in wrong {
-                let place = own.get(error.part).map(|setting| setting.node.place);
-                found.add(place, own.key(error.part), format_args!("the file {error}"));
-            }
-        })
-        .ok()
-}
-
-/// The shortest and the longest that a duration may be.
-#[derive(Clone, Copy)]
-struct Bounds(&'static str, &'static str);
-
-impl Bounds {
-    fn check(self, duration: Duration) -> Result<Duration, String> {
-        let Self(least, most) = self;
-        let [shortest, longest] = [least, most].map(|bound| humantime::parse_duration(bound).unwrap_or_default());
-        if (shortest..=longest).contains(&duration) {
-            return Ok(duration);
-        }
-        Err(format!(
-            "`{}` is outside of what is possible: expected {least} to {most}",
-            humantime::format_duration(duration)
-        ))
-    }
-}
-
-fn policies(root: &Node, server: &Section<'_>, secrets: &mut Secrets, found: &mut Found) -> (Policies, Vec<String>) {
+fn policies(
+    root: &Node,
+    server: &Section<'_>,
+    callers: callers::Known,
+    secrets: &mut Secrets,
+    warnings: &mut Vec<String>,
+    found: &mut Found,
+) -> Policies {
     let defaults = root.get("defaults");
-    let inline = policy::inline_defaults(defaults, secrets, found);
+    let mut inline = policy::inline_defaults(defaults, secrets, found);
+    inline.callers = callers.inline();
     let mut named = HashMap::new();
-    let mut warnings = Vec::new();
     for entry in root.get("policies").map(Node::entries).unwrap_or_default() {
         let path = check::join("policies", &entry.key);
         let name = Name::parse(&entry.key).map_err(|error| found.add(Some(entry.place), &path, error));
         let section = Section::new(Some(&entry.node), defaults, &path);
         // The check has told of what is no map; what is missing in it need not be told too.
         let (Ok(name), Value::Map(_)) = (name, &entry.node.value) else { continue };
-        if let Some(policy) = policy::policy(name.clone(), &section, inline.region.as_ref(), secrets, found) {
+        let allowed = callers.allowed(&section, found);
+        if let Some(mut policy) = policy::policy(name.clone(), &section, inline.region.as_ref(), secrets, found) {
+            if matches!(&allowed, Allowed::Only(names) if names.is_empty()) {
+                warnings.push(format!("{path}: nobody may call it: name some of `callers` in its own"));
+            }
+            policy.callers = allowed;
             if let Endpoint::Url(url) = policy.access.endpoint()
                 && url.is_exposed()
             {
@@ -223,14 +146,16 @@ fn policies(root: &Node, server: &Section<'_>, secrets: &mut Secrets, found: &mu
             named.insert(name, Arc::new(policy));
         }
     }
+    // Defaults that no policy takes are read too.
+    callers.allowed(&Section::new(defaults, None, "defaults"), found);
     let allow = server.choice("inline_policies", &[("deny", false), ("allow", true)]).unwrap_or(false);
-    let policies = Policies {
+    Policies {
+        callers: callers.callers,
         routes: routes(root, found),
         named,
         inline: allow.then_some(inline),
         unmatched: server.choice("unmatched", &Unmatched::NAMES).unwrap_or_default(),
-    };
-    (policies, warnings)
+    }
 }
 
 fn routes(root: &Node, found: &mut Found) -> Routes {

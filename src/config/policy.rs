@@ -57,6 +57,7 @@ pub(super) fn inline_defaults(defaults: Option<&Node>, secrets: &mut Secrets, fo
         credentials(&section, secrets, found);
     }
     InlineDefaults {
+        callers: Default::default(),
         region: shared.region,
         endpoint: shared.endpoint,
         sts_endpoint: shared.sts_endpoint,
@@ -104,6 +105,7 @@ pub(super) fn policy(
         description: section.text("description").unwrap_or_default(),
         target,
         qualifiers,
+        callers: Default::default(),
         access,
         invocation: shared.invocation,
         log: shared.log,

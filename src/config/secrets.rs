@@ -27,9 +27,14 @@ impl Secrets {
         Self { directory: config.parent().unwrap_or(Path::new("")).to_owned(), files }
     }
 
-    /// The path that a file's name in the configuration means. It is to be read now, and to be watched.
+    /// The path that a file's name in the configuration means.
+    pub(super) fn resolve(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The path of a file that is to be read now, and to be watched.
     pub(super) fn path(&mut self, name: &str) -> PathBuf {
-        let path = self.directory.join(name);
+        let path = self.resolve(name);
         self.files.note(&path);
         path
     }

@@ -59,6 +59,7 @@ pub(super) const FILE: &[Key] = &[
     key("server", Kind::Section(SERVER), "", "How calls are served."),
     key("admin", Kind::Section(ADMIN), "", "The port for probes."),
     key("defaults", Kind::Section(DEFAULTS), "", "What policies have unless they say otherwise."),
+    key("callers", Kind::Named(CALLER), "", "Who may call, by names that policies allow."),
     key("policies", Kind::Named(POLICY), "", "The policies by the name that calls use."),
     key(
         "routes",
@@ -69,8 +70,20 @@ pub(super) const FILE: &[Key] = &[
 ];
 
 const SERVER: &[Key] = &[
-    key("listen", Kind::Text, "127.0.0.1:50051", "Address and port for gRPC."),
-    key("tls", Kind::Section(TLS), "", "Serve TLS instead of plaintext."),
+    key("listen", Kind::Text, "127.0.0.1:50051", "Address and port for gRPC, or `unix:PATH` for a Unix socket."),
+    key(
+        "socket_mode",
+        Kind::Text,
+        "0660",
+        "The mode of the Unix socket's file, in octal: who may write to it may connect.",
+    ),
+    key(
+        "plaintext",
+        Kind::Choice(&["deny", "allow"]),
+        "deny",
+        "Whether there may be no `tls` where other machines can connect: `allow` behind a mesh or a proxy that encrypts.",
+    ),
+    key("tls", Kind::Section(TLS), "", "Serve TLS instead of plaintext. Changed files hold for new connections."),
     key(
         "max_connection_age",
         Kind::Duration,
@@ -125,6 +138,55 @@ const TLS: &[Key] = &[
     required("certificate", Kind::Text, "File with the certificate and its intermediates, in PEM."),
     required("key", Kind::Text, "File with the private key, in PEM."),
     key("client_ca", Kind::Text, "", "File with the certificates that callers' certificates must come from, in PEM."),
+    key(
+        "client_certificate",
+        Kind::Choice(&["required", "optional"]),
+        "required",
+        "Whether, with `client_ca`, a caller may come without a certificate, to be known by a token.",
+    ),
+];
+
+const CALLER: &[Key] = &[
+    key("tokens", Kind::List, "", "SHA-256 of each bearer token, in hexadecimal."),
+    key(
+        "certificates",
+        Kind::List,
+        "",
+        "Client certificates, each by one of its URIs, such as a SPIFFE id, or one of its DNS names.",
+    ),
+    key("users", Kind::List, "", "User ids of processes that call through the Unix socket."),
+    key("jwt", Kind::Section(JWT), "", "Tokens that an issuer has signed."),
+    key(
+        "inline",
+        Kind::Boolean,
+        "false",
+        "Whether it may bring policies of its own, if `server.inline_policies` allows them.",
+    ),
+];
+
+const JWT: &[Key] = &[
+    required("issuer", Kind::Text, "What `iss` must be."),
+    required("audience", Kind::List, "What must be in `aud`: one of these."),
+    key("subjects", Kind::List, "", "What `sub` must be: one of these; without them any."),
+    key(
+        "jwks_file",
+        Kind::Text,
+        "",
+        "File with the issuer's public keys, a JWK set. It is read again when it changes.",
+    ),
+    key(
+        "jwks_url",
+        Kind::Text,
+        "",
+        "Address of the keys, fetched every five minutes, and for a key that is new. While it does not answer, keys hold for a day.",
+    ),
+    key(
+        "algorithms",
+        Kind::List,
+        "RS256, PS256, ES256, ES384, EdDSA",
+        "Algorithms that are taken; RS384, RS512, PS384 and PS512 may be, too.",
+    ),
+    key("leeway", Kind::Duration, "30s", "How much clocks may differ, 0s to 5m."),
 ];
 
 const ADMIN: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9464", "Address and port for `/livez` and `/readyz`.")];
@@ -138,6 +200,7 @@ const ROUTE: &[Key] = &[
 macro_rules! shared_keys {
     () => {
         [
+            key("callers", Kind::List, "", "Who may call, of `callers`; without any of these, and with `callers`, nobody."),
             key("region", Kind::Text, "", "AWS region. A policy's own comes first, then its ARN's, then the default."),
             key(
                 "credentials",
@@ -204,7 +267,7 @@ macro_rules! shared_keys {
 }
 
 /// The settings that a policy and `defaults` share.
-const SHARED: [Key; 16] = shared_keys!();
+const SHARED: [Key; 17] = shared_keys!();
 
 const DEFAULTS: &[Key] = &SHARED;
 
@@ -228,11 +291,11 @@ const POLICY: &[Key] = {
             "Through Envoy's ext_authz: the function decides whether a call may pass.",
         ),
     ];
-    const SHARED: [Key; 16] = shared_keys!();
-    const ALL: [Key; 23] = {
+    const SHARED: [Key; 17] = shared_keys!();
+    const ALL: [Key; 24] = {
         let [a, b, c, d, e, f, g] = OWN;
-        let [h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w] = SHARED;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w]
+        let [h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x] = SHARED;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x]
     };
     &ALL
 };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::policy::{Invocation, Log};
@@ -36,6 +36,7 @@ fn every_setting_of_a_policy_is_taken() {
         r"
 server:
   listen: 0.0.0.0:1
+  plaintext: allow
   max_connection_age: 1h 30m
   inline_policies: allow
   max_in_flight: 7
@@ -96,7 +97,7 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
     let key = "credentials: default";
     for (what, text, expected) in [
         ("a typing error", "polices: {}".into(), "f.yaml:1:1: polices: is not a setting: did you mean `policies`?"),
-        ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `defaults`, `policies`"),
+        ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `defaults`, `callers`, `policies`"),
         ("a wrong type", "server: 1".into(), "f.yaml:1:9: server: is a single value: expected a map of `listen`"),
         ("a list for a word", "server: {listen: [a]}".into(), "f.yaml:1:18: server.listen: is a list: expected a single value"),
         ("no address", "server: {listen: here}".into(), "f.yaml:1:18: server.listen: `here` is not an address and port: expected one such as `127.0.0.1:50051`"),
@@ -117,6 +118,12 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
         ("no role", orders("credentials: {assume_role: {role_arn: orders}}"), "policies.orders.credentials.assume_role.role_arn: is not a role's ARN"),
         ("a role for a minute", orders("credentials: {assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r', duration: 1m}}"), "policies.orders.credentials.assume_role.duration: is outside of what STS takes"),
         ("no qualifier", orders(&format!("{key}\n    qualifier: v1.2")), "f.yaml:6:16: policies.orders.qualifier: is not a version or alias"),
+        ("an endpoint where credentials are", orders(&format!("{key}\n    endpoint: {{url: 'http://169.254.169.254'}}")), "policies.orders.endpoint.url: is a link-local address"),
+        ("STS there", orders(&format!("{key}\n    sts_endpoint: 'http://[fd00:ec2::254]'")), "policies.orders.sts_endpoint: is a link-local address"),
+        ("an address that others reach", "server: {listen: '0.0.0.0:50051'}".into(), "f.yaml:1:18: server.listen: other machines can connect to 0.0.0.0:50051, and there is no TLS: set `tls`, or `plaintext: allow`"),
+        ("the same in IPv6", "server: {listen: '[::]:50051', plaintext: deny}".into(), "server.listen: other machines can connect to [::]:50051"),
+        ("a socket without a file", "server: {listen: 'unix:'}".into(), "server.listen: names no file: expected one such as `unix:/run"),
+        ("no mode", "server: {listen: 'unix:/s', socket_mode: rw}".into(), "server.socket_mode: `rw` is no mode of a file"),
         ("a timeout above 15 minutes", orders(&format!("{key}\n    timeout: 16m")), "policies.orders.timeout: is not a timeout"),
         ("two endpoints", orders(&format!("{key}\n    endpoint: {{url: 'https://a', fips: true}}")), "policies.orders.endpoint: names an address and a variant"),
         ("no address", orders(&format!("{key}\n    endpoint: {{url: localhost}}")), "policies.orders.endpoint.url: is not an address"),
@@ -277,5 +284,125 @@ fn routes_lead_to_policies_of_the_file() {
         ("  - {path: /x}\n", "7:5: routes[0].policy: is missing"),
     ] {
         assert!(fault(&file(routes)).starts_with(&format!("f.yaml:{said}")), "{}", fault(&file(routes)));
+    }
+}
+
+const TOKEN: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+#[test]
+fn callers_are_those_whom_policies_name() {
+    let with = |callers: &str, policy: &str, server: &str| {
+        let policies = "defaults: {region: us-east-1, credentials: default}\npolicies:\n  a: {function: f";
+        format!("server: {{inline_policies: allow{server}}}\ncallers: {callers}\n{policies}{policy}}}\n")
+    };
+    let known = format!("{{kong: {{tokens: {TOKEN}, inline: true}}}}");
+    let config = parse(&with(&known, ", callers: kong", "")).unwrap();
+    let kong = crate::policy::Caller::Known(Name::parse("kong").unwrap());
+    let stranger = crate::policy::Caller::default();
+    for (caller, may) in [(&kong, true), (&stranger, false)] {
+        assert_eq!(config.policies.find(caller, "a").is_ok(), may);
+        assert_eq!(config.policies.inline(caller).is_ok(), may);
+    }
+    let config = parse(&with(&known, "", "")).unwrap();
+    assert!(config.policies.find(&kong, "a").is_err(), "nothing named, nothing allowed");
+    assert!(config.warnings.iter().any(|warning| warning.starts_with("policies.a: nobody may call it")));
+    let open = parse(&orders("credentials: default")).unwrap();
+    assert!(open.policies.find(&stranger, "orders").is_ok(), "without callers everybody may");
+
+    let jwt = |text: &str| format!("{{a: {{jwt: {{issuer: 'https://i.example', audience: x{text}}}}}}}");
+    for (what, text, expected) in [
+        (
+            "a name that is none",
+            with(&known, ", callers: [kong, koong]", ""),
+            "policies.a.callers: `koong` is no caller of this file",
+        ),
+        (
+            "a name without callers",
+            orders("credentials: default\n    callers: kong"),
+            "policies.orders.callers: `kong` is no caller of this file",
+        ),
+        ("no callers", with("{}", "", ""), "callers: is empty, by which nobody could call"),
+        (
+            "nothing to know it by",
+            with("{kong: {inline: true}}", "", ""),
+            "callers.kong: cannot be known: give `tokens`",
+        ),
+        ("no digest", with("{kong: {tokens: [secret]}}", "", ""), "callers.kong.tokens: is no digest of a token"),
+        (
+            "a token of two",
+            with(&format!("{{a: {{tokens: {TOKEN}}}, b: {{tokens: [{}]}}}}", TOKEN.to_uppercase()), "", ""),
+            "callers.b.tokens: is a's already",
+        ),
+        (
+            "certificates that nobody asks for",
+            with("{kong: {certificates: [a.example]}}", "", ""),
+            "callers.kong.certificates: needs `server.tls.client_ca`",
+        ),
+        ("users without a socket", with("{kong: {users: [0]}}", "", ""), "callers.kong.users: needs a Unix socket"),
+        (
+            "no user",
+            with("{kong: {users: [root]}}", "", ", listen: 'unix:/s'"),
+            "callers.kong.users: `root` is no user id",
+        ),
+        ("no keys", with(&jwt(""), "", ""), "callers.a.jwt.jwks_file: is missing: set `jwks_file` or `jwks_url`"),
+        (
+            "keys that are not there",
+            with(&jwt(", jwks_file: nope.json"), "", ""),
+            "callers.a.jwt.jwks_file: the file nope.json cannot be read",
+        ),
+        (
+            "keys in the open",
+            with(&jwt(", jwks_url: 'http://i.example/keys'"), "", ""),
+            "callers.a.jwt.jwks_url: is plain http to another machine",
+        ),
+        (
+            "keys where credentials are",
+            with(&jwt(", jwks_url: 'http://169.254.169.254'"), "", ""),
+            "callers.a.jwt.jwks_url: is a link-local address",
+        ),
+        (
+            "an HMAC",
+            with(&jwt(", jwks_url: 'https://i.example', algorithms: [HS256]"), "", ""),
+            "callers.a.jwt.algorithms: `HS256` is no algorithm that is taken",
+        ),
+        (
+            "too much leeway",
+            with(&jwt(", jwks_url: 'https://i.example', leeway: 1h"), "", ""),
+            "callers.a.jwt.leeway: `1h` is outside",
+        ),
+        (
+            "no audience",
+            with("{a: {jwt: {issuer: i, audience: [], jwks_url: 'https://i.example'}}}", "", ""),
+            "callers.a.jwt.audience: is empty",
+        ),
+        (
+            "a certificate asked for and from nobody",
+            with(&known, "", ", tls: {certificate: a, key: a, client_certificate: optional}"),
+            "",
+        ),
+    ] {
+        let faults = parse(&text).unwrap_err();
+        if expected.is_empty() {
+            assert!(
+                faults.iter().any(|fault| fault.contains("server.tls.client_certificate: needs `client_ca`")),
+                "{faults:#?}"
+            );
+            continue;
+        }
+        assert_eq!(faults.len(), 1, "{what}: {faults:#?}");
+        assert!(faults[0].contains(expected), "{what}: {}", faults[0]);
+    }
+}
+
+#[test]
+fn who_may_read_along_is_said_with_a_warning_or_not_at_all() {
+    let warned = |text: &str| parse(text).unwrap().warnings.len();
+    assert_eq!(warned("server: {listen: '0.0.0.0:1', plaintext: allow}"), 1);
+    for quiet in [
+        "server: {listen: '127.0.0.1:1', plaintext: allow}",
+        "server: {listen: '[::1]:1'}",
+        "server: {listen: 'unix:/s'}",
+    ] {
+        assert_eq!(warned(quiet), 0, "{quiet}");
     }
 }

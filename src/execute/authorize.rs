@@ -18,7 +18,7 @@ use crate::{
         self, Front,
         authorization::{Authorizer, Denial, Verdict},
     },
-    policy::{Policy, secret::Fingerprint},
+    policy::{Caller, Policy, secret::Fingerprint},
     telemetry::access::Line,
 };
 
@@ -101,12 +101,15 @@ impl Engine {
     /// As the contract's table has them: there is no answer of the function, and nobody passes.
     pub async fn authorize(
         &self,
+        caller: Caller,
         policy: Arc<Policy>,
         authorizer: &Authorizer,
         call: event::Call,
         deadline: Option<Instant>,
         rpc: &'static str,
     ) -> Result<Decision, Error> {
+        // An answer that is kept is for those who may ask.
+        policy.callers.check(&caller, policy.name.as_str())?;
         let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));
         let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
         let arn = authorizer.arn(&call, front);
@@ -117,7 +120,7 @@ impl Engine {
             None => {
                 let line = Line::start(rpc, policy.name.as_str());
                 let event = authorizer.encode(&call, &identity, front);
-                let request = Request::new(Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
+                let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
                 let reply = match self.execute(request).await {
                     Ok(reply) => reply,
                     Err(error) => {

@@ -12,13 +12,15 @@ use crate::{
         fault::{self, Fault},
     },
     lambda::Taken,
-    policy::{ClientContext, Invocation, Policy, Qualifier, Tenant},
+    policy::{Caller, ClientContext, Invocation, Policy, Qualifier, Tenant},
     telemetry::access::Answered,
 };
 
 /// A call, whichever front it came through.
 #[derive(Debug)]
 pub struct Request {
+    /// Who makes it.
+    pub caller: Caller,
     /// Which policy.
     pub policy: Choice,
     /// What the function gets.
@@ -37,8 +39,8 @@ pub struct Request {
 
 impl Request {
     /// An HTTP call of a configured policy, which says all that there is to say.
-    pub fn http(policy: impl Into<String>, call: event::Call, deadline: Option<Instant>) -> Self {
-        Self::new(Choice::Named(policy.into()), Input::Http(Box::new(call)), deadline)
+    pub fn http(caller: Caller, policy: impl Into<String>, call: event::Call, deadline: Option<Instant>) -> Self {
+        Self::new(caller, Choice::Named(policy.into()), Input::Http(Box::new(call)), deadline)
     }
 
     pub(super) fn take_input(&mut self) -> Input {
@@ -50,8 +52,8 @@ impl Request {
     }
 
     /// A call that leaves to its policy what there is to leave.
-    pub fn new(policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
-        Self { policy, input, invocation: None, qualifier: None, context: None, tenant: None, deadline }
+    pub fn new(caller: Caller, policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
+        Self { caller, policy, input, invocation: None, qualifier: None, context: None, tenant: None, deadline }
     }
 }
 

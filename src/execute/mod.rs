@@ -18,9 +18,9 @@ pub use self::call::{
 pub use self::stream::{End, Part, Streamed};
 use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
-    error::{About, Error, Kind},
+    error::{Error, Kind},
     lambda::{Api, Invoke, Lambda, Ready},
-    policy::{Policies, Policy, Qualifier},
+    policy::{Caller, InlineDefaults, Policies, Policy, Qualifier, callers::Presented},
 };
 
 /// Executes policies.
@@ -48,9 +48,12 @@ impl Engine {
         self.policies.load_full()
     }
 
-    /// Puts other policies in force, between two calls.
+    /// Puts other policies and callers in force, between two calls.
     pub fn replace(&self, policies: Policies) {
         self.admission.replace(&policies);
+        if let (Some(new), Some(old)) = (&policies.callers, &self.policies.load().callers) {
+            new.inherit(old);
+        }
         self.policies.store(Arc::new(policies));
         self.verdicts.forget();
     }
@@ -70,12 +73,40 @@ impl Engine {
         &self.admission
     }
 
-    /// The error, and which policy it is about, if one of this name is configured.
+    /// Whether it matters who calls.
+    pub fn has_callers(&self) -> bool {
+        self.policies.load().callers.is_some()
+    }
+
+    /// Who makes a call, by what it presents.
+    pub fn identify(&self, presented: &Presented<'_>) -> Caller {
+        self.policies.load().callers.as_ref().map(|callers| callers.identify(presented)).unwrap_or_default()
+    }
+
+    /// Lets pass who is known, and everybody where nobody has to be: for what is dear before a policy is known.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`].
+    pub fn known(&self, caller: &Caller) -> Result<(), Error> {
+        self.policies.load().known(caller)
+    }
+
+    /// What a policy that this caller brings starts from.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`] or [`Kind::CallerDenied`].
+    pub fn inline(&self, caller: &Caller) -> Result<InlineDefaults, Error> {
+        self.policies.load().inline(caller).cloned()
+    }
+
+    /// The error, and which policy it is about, if one of this name is configured. Who may not call it is told only that.
     #[must_use]
-    pub fn about(&self, name: &str, error: Error) -> Error {
-        match self.policies.load().named.get(name) {
-            Some(policy) => error.with_about(policy.about()),
-            None => error,
+    pub fn about(&self, caller: &Caller, name: &str, error: Error) -> Error {
+        let policies = self.policies.load();
+        match policies.find(caller, name) {
+            Ok(policy) => error.with_about(policy.about()),
+            Err(refused) if refused.kind() == Kind::PolicyNotFound => error,
+            Err(refused) => refused,
         }
     }
 
@@ -84,19 +115,20 @@ impl Engine {
     /// # Errors
     /// As the contract's table has them: there is no answer of the function.
     pub async fn execute(&self, request: Request) -> Result<Reply, Error> {
-        let policy = self.find(&request.policy)?;
+        let policy = self.find(&request)?;
         self.invoke(&policy, request).await.map_err(|error| error.with_about(policy.about()))
     }
 
-    fn find(&self, choice: &Choice) -> Result<Arc<Policy>, Error> {
-        let name = match choice {
-            Choice::Found(policy) => return Ok(Arc::clone(policy)),
-            Choice::Named(name) => name,
-        };
-        self.policies.load().named.get(name.as_str()).cloned().ok_or_else(|| {
-            Error::new(Kind::PolicyNotFound, "no policy has this name")
-                .with_about(About { policy: name.chars().take(64).collect(), ..About::default() })
-        })
+    /// The policy of a call, if its caller may call it. Together with [`Engine::authorize`] this is the only way to a
+    /// function, so that here it is seen to, whichever front the call came through.
+    fn find(&self, request: &Request) -> Result<Arc<Policy>, Error> {
+        match &request.policy {
+            Choice::Named(name) => self.policies.load().find(&request.caller, name).cloned(),
+            Choice::Found(policy) => {
+                policy.callers.check(&request.caller, policy.name.as_str())?;
+                Ok(Arc::clone(policy))
+            }
+        }
     }
 
     async fn invoke(&self, policy: &Policy, mut request: Request) -> Result<Reply, Error> {

@@ -103,7 +103,7 @@ impl Engine {
     /// # Errors
     /// As the contract's table has them, until the answer begins.
     pub async fn stream(&self, request: Request, line: Line) -> Result<Streamed, Error> {
-        let policy = match self.find(&request.policy) {
+        let policy = match self.find(&request) {
             Ok(policy) => policy,
             Err(error) => {
                 line.failed(&error);

@@ -18,6 +18,7 @@ use crate::{
         self, Fault, FlowVariable, MessageContext, external_callout_service_server::ExternalCalloutService,
         flow_variable::Value,
     },
+    policy::Caller,
 };
 
 /// The gateway's service over the engine.
@@ -36,9 +37,10 @@ impl Service {
 impl ExternalCalloutService for Service {
     async fn process_message(&self, request: Request<MessageContext>) -> Result<Response<MessageContext>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
+        let caller = Caller::of(request.extensions());
         let mut context = request.into_inner();
         let asked = asked(&context);
-        match plugin::execute(&self.engine, "ProcessMessage", asked, deadline).await {
+        match plugin::execute(&self.engine, "ProcessMessage", caller, asked, deadline).await {
             Ok(Some(answer)) => context.additional_flow_variables.extend(variables(answer)),
             Ok(None) => {}
             Err(error) => fail(&mut context, &error),

@@ -8,9 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use rustls::RootCertStore;
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use tonic::{
     Request, Status, Streaming,
+    metadata::AsciiMetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt;
@@ -25,7 +26,10 @@ const MAX_MESSAGE: usize = super::MAX_MESSAGE;
 
 /// A connection to a service.
 #[derive(Debug)]
-pub struct Client(PolicyServiceClient<Channel>);
+pub struct Client {
+    calls: PolicyServiceClient<Channel>,
+    authorization: Option<AsciiMetadataValue>,
+}
 
 /// How a service that speaks TLS is trusted, and how it knows the caller. In PEM.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub struct Trust {
     pub ca: Option<Vec<u8>>,
     /// The caller's certificate and key.
     pub identity: Option<(Vec<u8>, SecretSlice<u8>)>,
+    /// A bearer token to be known by.
+    pub token: Option<SecretString>,
 }
 
 /// Why there is no connection.
@@ -117,7 +123,12 @@ impl Client {
     /// If the address or a certificate is none, or nobody listens there who can be trusted.
     pub async fn connect(address: &str, trust: Trust) -> Result<Self, ConnectError> {
         let given = trust.ca.is_some() || trust.identity.is_some();
+        let authorization = trust.token.as_ref().map(bearer).transpose()?;
         let address = match address.split_once("://") {
+            _ if address.starts_with("unix:") && given => {
+                return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for")));
+            }
+            None if address.starts_with("unix:") => address.to_owned(),
             Some(("http", _)) if given => {
                 return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for: say https")));
             }
@@ -139,7 +150,8 @@ impl Client {
         }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5));
         let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable(told(error)))?;
-        Ok(Self(PolicyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)))
+        let calls = PolicyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Self { calls, authorization })
     }
 
     /// Calls a policy with JSON.
@@ -154,7 +166,8 @@ impl Client {
         qualifier: &str,
         timeout: Option<Duration>,
     ) -> Result<Outcome, Failure> {
-        match self.0.execute_policy(request(policy, json, invocation, qualifier, timeout)).await {
+        let request = self.known(request(policy, json, invocation, qualifier, timeout));
+        match self.calls.execute_policy(request).await {
             Ok(response) => Ok(Outcome::from(response.into_inner())),
             Err(status) => Err(Failure::from(status)),
         }
@@ -172,10 +185,20 @@ impl Client {
         qualifier: &str,
         timeout: Option<Duration>,
     ) -> Result<Parts, Failure> {
-        match self.0.execute_policy_stream(request(policy, json, invocation, qualifier, timeout)).await {
+        let request = self.known(request(policy, json, invocation, qualifier, timeout));
+        match self.calls.execute_policy_stream(request).await {
             Ok(response) => Ok(Parts(response.into_inner())),
             Err(status) => Err(Failure::from(status)),
         }
+    }
+}
+
+impl Client {
+    fn known<T>(&self, mut request: Request<T>) -> Request<T> {
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
     }
 }
 
@@ -241,6 +264,15 @@ fn function_error(error: pb::FunctionError) -> (&'static str, String, String) {
         function_error::Kind::Unhandled | function_error::Kind::Unspecified => "unhandled",
     };
     (kind, error.r#type, error.message)
+}
+
+/// The header of a token. A debug print does not show it, nor does the connection remember it for compression.
+fn bearer(token: &SecretString) -> Result<AsciiMetadataValue, ConnectError> {
+    let mut value: AsciiMetadataValue = format!("Bearer {}", token.expose_secret())
+        .parse()
+        .map_err(|_| ConnectError::Wrong("the token has characters that no header has".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Trust {

@@ -5,22 +5,25 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::time::Instant;
 
 use crate::{
-    error::{Error, Kind, Violation},
+    error::{Error, Violation},
     event,
     execute::{self, Choice, Input, Request},
     pb::{self, execute_policy_request as wire},
-    policy::{ClientContext, InlineDefaults, Qualifier, Tenant, proto},
+    policy::{Caller, ClientContext, InlineDefaults, Qualifier, Tenant, proto},
 };
 
-/// Parses a request. `inline` gives what inline policies start from, and nothing where they are denied.
+/// Parses a request. `inline` gives what inline policies start from, if they may be brought.
 /// `about` adds to an error what is known of the policy of a name.
 ///
 /// # Errors
-/// [`Kind::InvalidRequest`] with every field that is wrong; [`Kind::CallerDenied`] for an inline policy that may not be.
+/// [`Kind::InvalidRequest`] with every field that is wrong; what `inline` says against an inline policy.
+///
+/// [`Kind::InvalidRequest`]: crate::error::Kind::InvalidRequest
 pub(super) fn request(
     wire: pb::ExecutePolicyRequest,
+    caller: Caller,
     deadline: Option<Instant>,
-    inline: impl FnOnce() -> Option<InlineDefaults>,
+    inline: impl FnOnce() -> Result<InlineDefaults, Error>,
     about: impl FnOnce(&str, Error) -> Error,
 ) -> Result<Request, Error> {
     let pb::ExecutePolicyRequest { policy, lambda, input, invocation, qualifier, context, tenant } = wire;
@@ -30,13 +33,7 @@ pub(super) fn request(
     let inline = match (policy.is_empty(), lambda) {
         (false, None) => Some(None),
         (true, Some(lambda)) => {
-            let defaults = inline().ok_or_else(|| {
-                Error::new(
-                    Kind::CallerDenied,
-                    "policies in the request are denied: name a configured one in `policy`, \
-                     or have `inline_policies: allow` configured",
-                )
-            })?;
+            let defaults = inline()?;
             match proto::inline(lambda, &defaults) {
                 Ok(policy) => Some(Some(Arc::new(policy))),
                 Err(error) => {
@@ -74,7 +71,7 @@ pub(super) fn request(
     match (inline, input) {
         (Some(inline), Some(input)) if faults.is_empty() => {
             let policy = inline.map_or_else(|| Choice::Named(policy), Choice::Found);
-            Ok(Request { policy, input, invocation, qualifier, context, tenant, deadline })
+            Ok(Request { caller, policy, input, invocation, qualifier, context, tenant, deadline })
         }
         _ => Err(about(&policy, Error::invalid(faults))),
     }
@@ -154,6 +151,7 @@ fn call(http: pb::HttpRequest) -> Result<event::Call, Violation> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{error::Kind, policy::Policies};
 
     fn wire() -> pb::ExecutePolicyRequest {
         pb::ExecutePolicyRequest {
@@ -164,7 +162,8 @@ mod tests {
     }
 
     fn fields(wire: pb::ExecutePolicyRequest) -> Vec<String> {
-        let error = request(wire, None, || Some(InlineDefaults::default()), |_, error| error).unwrap_err();
+        let error =
+            request(wire, Caller::default(), None, || Ok(InlineDefaults::default()), |_, error| error).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidRequest);
         error.violations().iter().map(|v| v.field.clone()).collect()
     }
@@ -205,7 +204,8 @@ mod tests {
     fn an_inline_policy_is_denied_unless_it_is_allowed() {
         let wire =
             pb::ExecutePolicyRequest { policy: String::new(), lambda: Some(pb::LambdaPolicy::default()), ..wire() };
-        let error = request(wire, None, || None, |_, error| error).unwrap_err();
+        let denied = || Policies::default().inline(&Caller::default()).cloned();
+        let error = request(wire, Caller::default(), None, denied, |_, error| error).unwrap_err();
         assert_eq!(error.kind(), Kind::CallerDenied);
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::{
+    error::Error,
     event,
     execute::{self, FunctionError, FunctionErrorKind, Output, Reply, Streamed, Timing},
     pb::{self, execute_policy_response as wire, execute_policy_stream_response::Part, function_error::Kind},
-    policy::{Invocation, Policy},
+    policy::{Caller, Invocation, Policies, Policy},
 };
 
 /// The response of a call.
@@ -83,8 +84,20 @@ fn time(timing: Timing) -> pb::Timing {
     }
 }
 
+/// The policies that a caller may call, by their names.
+///
+/// # Errors
+/// [`crate::error::Kind::CallerUnauthenticated`].
+pub(super) fn policies(policies: &Policies, caller: &Caller) -> Result<pb::ListPoliciesResponse, Error> {
+    policies.known(caller)?;
+    let own = policies.named.values().filter(|known| known.callers.permits(caller));
+    let mut listed: Vec<_> = own.map(|known| policy(known)).collect();
+    listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(pb::ListPoliciesResponse { policies: listed })
+}
+
 /// A policy as listings show it: nothing of its keys.
-pub(super) fn policy(policy: &Policy) -> pb::Policy {
+fn policy(policy: &Policy) -> pb::Policy {
     let invocation = match policy.invocation {
         Invocation::RequestResponse => pb::InvocationType::RequestResponse,
         Invocation::Event => pb::InvocationType::Event,

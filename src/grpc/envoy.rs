@@ -6,12 +6,12 @@ use bytes::Bytes;
 use tonic::metadata::MetadataMap;
 
 use crate::{
-    error::{About, Error, Kind},
+    error::{Error, Kind},
     event::caller,
     pb::envoy::config::core::v3::{
         HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
     },
-    policy::{Policies, Policy, Unmatched},
+    policy::{Caller, Policies, Policy, Unmatched},
 };
 
 /// The metadata of a stream or call that names the policy.
@@ -37,18 +37,17 @@ pub(super) struct Hints {
 /// The policy of a call; none if the gateway is to go on without.
 ///
 /// # Errors
-/// [`Kind::PolicyNotFound`] if a policy is named that does not exist, or nothing fits.
-pub(super) fn choose(policies: &Policies, hints: &Hints) -> Result<Option<Arc<Policy>>, Error> {
+/// [`Kind::PolicyNotFound`] if a policy is named that does not exist, or nothing fits; [`Kind::CallerUnauthenticated`] and
+/// [`Kind::CallerDenied`] for a gateway that may not call it.
+pub(super) fn choose(policies: &Policies, caller: &Caller, hints: &Hints) -> Result<Option<Arc<Policy>>, Error> {
+    policies.known(caller)?;
     if let Some(name) = &hints.named {
-        return policies.named.get(name.as_str()).cloned().map(Some).ok_or_else(|| {
-            Error::new(Kind::PolicyNotFound, "no policy has this name")
-                .with_about(About { policy: name.chars().take(64).collect(), ..About::default() })
-        });
+        return policies.find(caller, name).cloned().map(Some);
     }
     let by_route = hints.route.as_ref().and_then(|route| policies.named.get(route.as_str()));
     let by_place = || policies.routes.find(&hints.host, &hints.path).and_then(|name| policies.named.get(name.as_str()));
     match (by_route.or_else(by_place), policies.unmatched) {
-        (Some(policy), _) => Ok(Some(Arc::clone(policy))),
+        (Some(policy), _) => policies.find(caller, policy.name.as_str()).cloned().map(Some),
         (None, Unmatched::Pass) => Ok(None),
         (None, Unmatched::Deny) => Err(Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits")),
     }
@@ -199,15 +198,19 @@ mod tests {
             (hints("x", "b", "/c"), Err(()), "who names a policy gets no other"),
             (hints("", "", "/x"), Err(()), "nothing fits"),
         ] {
-            let found = choose(&deny, &hints).map_err(|error| assert_eq!(error.kind(), Kind::PolicyNotFound));
+            let found = choose(&deny, &Caller::default(), &hints)
+                .map_err(|error| assert_eq!(error.kind(), Kind::PolicyNotFound));
             assert_eq!(
                 found.as_ref().map(|p| p.as_ref().map(|p| p.name.as_str())),
                 expected.as_ref().copied(),
                 "{why}"
             );
         }
-        assert!(choose(&pass, &hints("", "", "/x")).unwrap().is_none());
-        assert!(choose(&pass, &hints("x", "", "/x")).is_err(), "a name that is wrong is never passed over");
+        assert!(choose(&pass, &Caller::default(), &hints("", "", "/x")).unwrap().is_none());
+        assert!(
+            choose(&pass, &Caller::default(), &hints("x", "", "/x")).is_err(),
+            "a name that is wrong is never passed over"
+        );
     }
 
     #[test]

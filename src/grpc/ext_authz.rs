@@ -24,6 +24,7 @@ use crate::{
         },
         google::rpc,
     },
+    policy::Caller,
     telemetry::access::Line,
 };
 
@@ -42,6 +43,7 @@ impl Service {
 
     async fn check(
         &self,
+        caller: Caller,
         named: Option<String>,
         attributes: AttributeContext,
         deadline: Option<Deadline>,
@@ -49,7 +51,7 @@ impl Service {
         let (hints, call) = read(named, attributes);
         let request_id = call.request_id.clone();
         let refuse = |error: Error| denied(problem(&error, &request_id), "no authorizer is found");
-        let policy = match envoy::choose(&self.engine.policies(), &hints) {
+        let policy = match envoy::choose(&self.engine.policies(), &caller, &hints) {
             Ok(Some(policy)) => policy,
             // To pass by default is for functions that answer, and not for those that guard.
             Ok(None) => return refuse(Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits")),
@@ -65,7 +67,7 @@ impl Service {
             return refuse(error);
         };
         let deadline = deadline.map(|deadline| deadline.0);
-        match self.engine.authorize(Arc::clone(&policy), &authorizer, call, deadline, RPC).await {
+        match self.engine.authorize(caller, Arc::clone(&policy), &authorizer, call, deadline, RPC).await {
             Ok(Decision::Allowed(verdict)) => {
                 let headers = authorizer.headers_of(&verdict);
                 // What the answer does not say must not come from the client.
@@ -93,9 +95,10 @@ impl Service {
 impl Authorization for Service {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
+        let caller = Caller::of(request.extensions());
         let named = envoy::named(request.metadata());
         let attributes = request.into_inner().attributes.unwrap_or_default();
-        Ok(Response::new(self.check(named, attributes, deadline).await))
+        Ok(Response::new(self.check(caller, named, attributes, deadline).await))
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
     error::{Error, Kind},
     event::problem,
     execute::{self, Engine},
-    pb::{self, ExecutePolicyRequest, ListPoliciesResponse},
+    pb::{self, ExecutePolicyRequest},
+    policy::Caller,
     telemetry::access::Line,
 };
 
@@ -39,26 +40,29 @@ pub fn routes(engine: Arc<Engine>) -> Router {
     Router::new().route("/v1/policies", get(list)).route("/v1/policies/{policy}", post(execute)).with_state(engine)
 }
 
-async fn list(State(engine): State<Arc<Engine>>) -> Response<Body> {
-    let policies = engine.policies();
-    let mut policies: Vec<_> = policies.named.values().map(|policy| encode::policy(policy)).collect();
-    policies.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    respond(200, write(&ListPoliciesResponse { policies }, "lambdapolicy.v1.ListPoliciesResponse"))
+async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
+    match encode::policies(&engine.policies(), &Caller::of(request.extensions())) {
+        Ok(listed) => respond(200, write(&listed, "lambdapolicy.v1.ListPoliciesResponse")),
+        Err(error) => failed(&error, &id(&request)),
+    }
 }
 
 async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, request: Request) -> Response<Body> {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-    let id = id.map_or_else(execute::request_id, str::to_owned);
+    let id = id(&request);
+    let caller = Caller::of(request.extensions());
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
     let line = Line::start(RPC, if name == INLINE { "" } else { name });
     let wire = match call.ends_with(EXECUTE) {
-        true => read(name, request).await,
+        true => match engine.known(&caller) {
+            Ok(()) => read(name, request).await,
+            Err(error) => Err(error),
+        },
         false => Err(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`")),
     };
-    let inline = || engine.policies().inline.clone();
-    let about = |name: &str, error| engine.about(name, error);
-    let result = match wire.and_then(|wire| decode::request(wire, deadline, inline, about)) {
+    let inline = || engine.inline(&caller);
+    let about = |name: &str, error| engine.about(&caller, name, error);
+    let result = match wire.and_then(|wire| decode::request(wire, caller.clone(), deadline, inline, about)) {
         Ok(request) => engine.execute(request).await,
         Err(error) => Err(error),
     };
@@ -69,15 +73,24 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
         }
         Err(error) => {
             line.failed(&error);
-            let kind = error.kind();
-            let problem = problem(kind.http_status(), kind.reason(), error.message(), &id, error.retry_after());
-            let mut response = respond(problem.status, problem.body.into());
-            if let Some(after) = error.retry_after() {
-                response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
-            }
-            response
+            failed(&error, &id)
         }
     }
+}
+
+fn id(request: &Request) -> String {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    id.map_or_else(execute::request_id, str::to_owned)
+}
+
+fn failed(error: &Error, id: &str) -> Response<Body> {
+    let kind = error.kind();
+    let problem = problem(kind.http_status(), kind.reason(), error.message(), id, error.retry_after());
+    let mut response = respond(problem.status, problem.body.into());
+    if let Some(after) = error.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+    }
+    response
 }
 
 /// The message that the body is, with the policy that the path names.

@@ -23,14 +23,11 @@ mod web;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
-use tokio_stream::StreamExt;
+use futures::StreamExt;
+use http::{HeaderMap, header::AUTHORIZATION};
 use tonic::{
     service::{LayerExt, Routes},
-    transport::{
-        Server,
-        server::{TcpConnectInfo, TlsConnectInfo},
-    },
+    transport::Server,
 };
 use tonic_health::{
     ServingStatus,
@@ -39,10 +36,16 @@ use tonic_health::{
 };
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
-pub use self::tls::{Tls, TlsError};
-use self::{stream::Stream, web::Web};
+pub use self::{
+    stream::Socket,
+    tls::{ClientCa, Current, Tls, TlsError},
+};
+use self::{
+    stream::{Connection, Stream},
+    web::Web,
+};
 use crate::{
-    execute::{Engine, Peer},
+    execute::Engine,
     pb::{
         self,
         apigee::external_callout_service_server::ExternalCalloutServiceServer,
@@ -53,6 +56,7 @@ use crate::{
         policy_service_server::{PolicyServiceServer, SERVICE_NAME},
         tyk::dispatcher_server::DispatcherServer,
     },
+    policy::callers::{self, Presented},
 };
 
 /// The largest message that is read: Lambda's 6 MB, and room for what stands around it.
@@ -61,6 +65,8 @@ const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_OBJECT: usize = 2 * MAX_MESSAGE;
 /// How often an idle connection is asked whether anybody is there, and how long for an answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+/// How many handshakes of TLS a worker has in hand at once; each ends within ten seconds.
+const MOST_HANDSHAKES: usize = 4096;
 
 /// How the front serves its connections.
 #[derive(Clone, Debug)]
@@ -68,7 +74,7 @@ pub struct Options {
     /// After this time a connection gets a GOAWAY and ends with its last call, so that load spreads again.
     pub max_connection_age: Duration,
     /// Serve TLS instead of plaintext.
-    pub tls: Option<Tls>,
+    pub tls: Option<Current>,
 }
 
 /// The front, ready to serve, and the switch of its health. Each worker serves with a clone.
@@ -78,6 +84,7 @@ pub struct Front {
     routes: Routes,
     server: Server,
     health: Health,
+    tls: Option<Current>,
 }
 
 /// Why the front cannot serve.
@@ -90,10 +97,7 @@ pub struct Health(HealthReporter);
 
 impl Front {
     /// A front for an engine, with HTTP routes beside it. Its health is SERVING.
-    ///
-    /// # Errors
-    /// If the certificate and key do not make a TLS server.
-    pub async fn new(engine: Arc<Engine>, options: &Options, http: impl Into<Routes>) -> Result<Self, Error> {
+    pub async fn new(engine: Arc<Engine>, options: Options, http: impl Into<Routes>) -> Self {
         let reporter = HealthReporter::new();
         let health = Health(reporter.clone());
         health.set(true).await;
@@ -114,16 +118,13 @@ impl Front {
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());
 
-        let mut server = Server::builder()
+        let server = Server::builder()
             .accept_http1(true)
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_connection_age(spread(options.max_connection_age));
-        if let Some(tls) = &options.tls {
-            server = server.tls_config(tls.config()).map_err(Error)?;
-        }
-        Ok(Self { engine, routes, server, health })
+        Self { routes, server, health, engine, tls: options.tls }
     }
 
     /// The switch of this front's health.
@@ -137,18 +138,41 @@ impl Front {
     /// If a connection cannot be taken over.
     pub async fn serve(
         self,
-        connections: impl tokio_stream::Stream<Item = io::Result<TcpStream>>,
+        sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let bodies = Arc::clone(self.engine.admission().bodies());
-        self.server
-            .clone()
-            .layer(MapRequestLayer::new(move |request| reception::counted(introduce(request), &bodies)))
-            .add_routes(self.routes)
-            .serve_with_incoming_shutdown(connections.map(|tcp| tcp.map(Stream::new)), shutdown)
-            .await
-            .map_err(Error)
+        let Self { routes, server, engine, tls, .. } = self;
+        let bodies = Arc::clone(engine.admission().bodies());
+        let layer = MapRequestLayer::new(move |request| reception::counted(introduce(&engine, request), &bodies));
+        let router = server.layer(layer).add_routes(routes);
+        match tls {
+            None => {
+                router.serve_with_incoming_shutdown(sockets.map(|socket| socket.map(Stream::plain)), shutdown).await
+            }
+            Some(tls) => router.serve_with_incoming_shutdown(encrypted(sockets, tls), shutdown).await,
+        }
+        .map_err(Error)
     }
+}
+
+/// The connections whose handshake went well, in the order in which they were done with it.
+fn encrypted(
+    sockets: impl futures::Stream<Item = io::Result<Socket>>,
+    tls: Current,
+) -> impl futures::Stream<Item = io::Result<Stream>> {
+    let handshakes = sockets.map(move |socket| {
+        let tls = tls.clone();
+        async move {
+            match tls.accept(socket?).await {
+                Ok(stream) => Ok(Some(stream)),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake failed");
+                    Ok(None)
+                }
+            }
+        }
+    });
+    handshakes.buffer_unordered(MOST_HANDSHAKES).filter_map(|shaken| std::future::ready(shaken.transpose()))
 }
 
 impl Health {
@@ -175,23 +199,34 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Tells the services behind who calls and until when, in terms of the product's own.
-fn introduce<B>(mut request: http::Request<B>) -> http::Request<B> {
-    let extensions = request.extensions();
-    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
-    let peer = match tls {
-        Some(info) => info.get_ref().remote_addr().map(|address| Peer { ip: address.ip(), tls: true }),
-        None => extensions
-            .get::<TcpConnectInfo>()
-            .and_then(TcpConnectInfo::remote_addr)
-            .map(|address| Peer { ip: address.ip(), tls: false }),
-    };
-    if let Some(peer) = peer {
+fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request<B> {
+    let connection = request.extensions().get::<Connection>().cloned();
+    if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer) {
         request.extensions_mut().insert(peer);
     }
     if let Some(deadline) = deadline::Deadline::of(request.headers()) {
         request.extensions_mut().insert(deadline);
     }
+    if engine.has_callers() {
+        let proven = connection.and_then(|connection| connection.proven);
+        let caller = engine.identify(&Presented {
+            own: one(request.headers(), callers::HEADER),
+            authorization: one(request.headers(), AUTHORIZATION.as_str()),
+            peer: proven.as_deref(),
+        });
+        request.extensions_mut().insert(caller);
+    }
     request
+}
+
+/// A header's value; of several none, as one of them may be a client's.
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.as_bytes()),
+        (Some(_), Some(_)) => Some(b""),
+    }
 }
 
 /// Up to a tenth more, so that replicas that were started together do not send their callers away together.

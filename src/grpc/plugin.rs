@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind},
     event,
     execute::{self, Engine, FunctionError, FunctionErrorKind, NO_POLICY, Reply, Request, answer},
-    policy::Unmatched,
+    policy::{Caller, Unmatched},
     telemetry::access::Line,
 };
 
@@ -54,10 +54,12 @@ pub(super) struct Text {
 pub(super) async fn execute(
     engine: &Engine,
     rpc: &'static str,
+    caller: Caller,
     asked: Result<Asked, Error>,
     deadline: Option<Deadline>,
 ) -> Result<Option<Answer>, Error> {
-    let chosen = asked.and_then(|asked| Ok((choose(engine, &asked)?, asked.call)));
+    let known = engine.known(&caller);
+    let chosen = known.and(asked).and_then(|asked| Ok((choose(engine, &asked)?, asked.call)));
     let (policy, call) = match chosen {
         Ok((Some(policy), call)) => (policy, call),
         Ok((None, _)) => return Ok(None),
@@ -68,7 +70,7 @@ pub(super) async fn execute(
     };
     let line = Line::start(rpc, &policy);
     let id = call.request_id.clone();
-    match engine.execute(Request::http(policy, call, deadline.map(|deadline| deadline.0))).await {
+    match engine.execute(Request::http(caller, policy, call, deadline.map(|deadline| deadline.0))).await {
         Ok(mut reply) => {
             let text = Text::of(&mut reply, &id);
             line.answered(reply.answered());

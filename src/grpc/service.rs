@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     execute::{self, Engine},
     pb::{self, policy_service_server::PolicyService},
+    policy::Caller,
     telemetry::access,
 };
 
@@ -26,9 +27,10 @@ impl Service {
 
     fn decode(&self, request: Request<pb::ExecutePolicyRequest>) -> Result<execute::Request, Error> {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let inline = || self.engine.policies().inline.clone();
-        let about = |name: &str, error| self.engine.about(name, error);
-        decode::request(request.into_inner(), deadline, inline, about)
+        let caller = Caller::of(request.extensions());
+        let inline = || self.engine.inline(&caller);
+        let about = |name: &str, error| self.engine.about(&caller, name, error);
+        decode::request(request.into_inner(), caller.clone(), deadline, inline, about)
     }
 }
 
@@ -81,11 +83,9 @@ impl PolicyService for Service {
 
     async fn list_policies(
         &self,
-        _: Request<pb::ListPoliciesRequest>,
+        request: Request<pb::ListPoliciesRequest>,
     ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
-        let policies = self.engine.policies();
-        let mut policies: Vec<_> = policies.named.values().map(|policy| encode::policy(policy)).collect();
-        policies.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Response::new(pb::ListPoliciesResponse { policies }))
+        let listed = encode::policies(&self.engine.policies(), &Caller::of(request.extensions()));
+        listed.map(Response::new).map_err(|error| status(&error))
     }
 }

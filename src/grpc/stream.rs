@@ -8,23 +8,44 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+use tonic::transport::server::Connected;
+
+use crate::{execute::Peer, policy::callers};
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), as far as it tells it from HTTP/1 and from TLS.
 const PREFACE: &[u8] = b"PRI";
 
+/// A connection as it was accepted.
+pub type Socket = Either<TcpStream, UnixStream>;
+
+/// What calls are read from.
+type Transport = Either<Socket, Box<TlsStream<Socket>>>;
+
 /// A connection from a gateway.
 #[derive(Debug)]
 pub(super) struct Stream {
-    tcp: TcpStream,
+    transport: Transport,
     state: State,
+    connection: Connection,
+}
+
+/// Who is at the other end; a part of each of its requests.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    /// None behind a Unix socket.
+    pub peer: Option<Peer>,
+    /// What the connection proves, if anything.
+    pub proven: Option<Arc<callers::Peer>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +58,38 @@ enum State {
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, state: State::New }
+    pub(super) fn plain(socket: Socket) -> Self {
+        let connection = Connection { peer: peer(&socket, false), proven: proven(&socket, Vec::new()) };
+        Self { transport: Either::Left(socket), state: State::New, connection }
     }
+
+    pub(super) fn encrypted(tls: TlsStream<Socket>) -> Self {
+        let (socket, session) = tls.get_ref();
+        let names = session.peer_certificates().and_then(<[_]>::first).map(super::tls::names).unwrap_or_default();
+        let connection = Connection { peer: peer(socket, true), proven: proven(socket, names) };
+        Self { transport: Either::Right(Box::new(tls)), state: State::New, connection }
+    }
+}
+
+fn peer(socket: &Socket, tls: bool) -> Option<Peer> {
+    match socket {
+        Either::Left(tcp) => tcp.peer_addr().ok().map(|address| Peer { ip: address.ip(), tls }),
+        Either::Right(_) => None,
+    }
+}
+
+fn proven(socket: &Socket, names: Vec<String>) -> Option<Arc<callers::Peer>> {
+    let user = match socket {
+        Either::Left(_) => None,
+        Either::Right(unix) => unix.peer_cred().ok().map(|process| process.uid()),
+    };
+    (user.is_some() || !names.is_empty()).then(|| Arc::new(callers::Peer { names, user }))
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        let polled = Pin::new(&mut self.transport).poll_read(cx, buffer);
         if self.state == State::New && polled.is_ready() {
             let read = buffer.filled().get(before..).unwrap_or_default();
             self.state = if read.starts_with(PREFACE) { State::Begun } else { State::Open };
@@ -57,7 +101,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.state = State::Open;
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        Pin::new(&mut self.transport).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -66,7 +110,7 @@ impl AsyncWrite for Stream {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.state = State::Open;
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, buffers)
+        Pin::new(&mut self.transport).poll_write_vectored(cx, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -74,19 +118,19 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }
 
 impl Connected for Stream {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.tcp.connect_info()
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
     }
 }
 
@@ -104,7 +148,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         peer.write_all(bytes).await.unwrap();
-        let mut stream = Stream::new(listener.accept().await.unwrap().0);
+        let mut stream = Stream::plain(Either::Left(listener.accept().await.unwrap().0));
         let mut buffer = vec![0; bytes.len()];
         stream.read_exact(&mut buffer).await.unwrap();
         assert_eq!(buffer, bytes);

@@ -1,22 +1,39 @@
-//! What TLS is served with, parsed: who has a [`Tls`] can serve with it.
+//! What TLS is served with, parsed: who has a [`Tls`] can serve with it. It can be changed while it serves.
 
-use std::fmt;
+use std::{fmt, io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore,
+    RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use secrecy::{ExposeSecret, SecretSlice};
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-/// A certificate, its key, and whose certificates callers must have, if they must have any. In PEM.
+use super::stream::{Socket, Stream};
+
+/// How long a client may take for its side of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A certificate with its key, and whose certificates callers must have, if they must have any.
+#[derive(Clone)]
+pub struct Tls(Arc<ServerConfig>);
+
+/// What connections are served with from now on. Its clones are one; a connection keeps what it began with.
 #[derive(Clone, Debug)]
-pub struct Tls {
-    certificate: Vec<u8>,
-    key: SecretSlice<u8>,
-    client_ca: Option<Vec<u8>>,
+pub struct Current(Arc<ArcSwap<Tls>>);
+
+/// Whose certificates callers have, in PEM, and whether each must have one.
+#[derive(Debug)]
+pub struct ClientCa {
+    /// The certificates of their authorities.
+    pub pem: Vec<u8>,
+    /// Whether a caller may come without one.
+    pub optional: bool,
 }
 
 /// Which part cannot be served with, and what would be right.
@@ -28,51 +45,86 @@ pub struct TlsError {
 }
 
 impl Tls {
-    /// Reads a certificate with its intermediates, its private key, and the certificates of a callers' authority.
+    /// Reads a certificate with its intermediates and its private key, in PEM, and the certificates of a callers' authority.
     ///
     /// # Errors
     /// Every part that is none, and a key that is not the certificate's.
     pub fn parse(
-        certificate: Vec<u8>,
-        key: SecretSlice<u8>,
-        client_ca: Option<Vec<u8>>,
+        certificate: &[u8],
+        key: &SecretSlice<u8>,
+        client_ca: Option<&ClientCa>,
     ) -> Result<Self, Vec<TlsError>> {
+        let provider = Arc::new(ring::default_provider());
         let mut wrong = Vec::new();
-        let chain = certificates(&certificate).map_err(|message| wrong.push(TlsError::new("certificate", message)));
+        let chain = certificates(certificate).map_err(|message| wrong.push(TlsError::new("certificate", message)));
         let secret = PrivateKeyDer::from_pem_slice(key.expose_secret()).map_err(|error| {
             let message = format!("has no private key: expected PEM with `BEGIN PRIVATE KEY`, not encrypted: {error}");
             wrong.push(TlsError::new("key", message));
         });
-        if let (Ok(chain), Ok(secret)) = (chain, secret)
-            && let Err(error) = CertifiedKey::from_der(chain, secret, &ring::default_provider())
-        {
-            wrong.push(match error {
-                rustls::Error::InconsistentKeys(_) => TlsError::new("key", "is not the certificate's key"),
-                rustls::Error::InvalidCertificate(error) => {
-                    TlsError::new("certificate", format!("is a certificate that cannot be read: {error:?}"))
-                }
-                error => TlsError::new("key", format!("cannot be used: {error}")),
-            });
+        let mut certified = None;
+        if let (Ok(chain), Ok(secret)) = (chain, secret) {
+            match CertifiedKey::from_der(chain, secret, &provider) {
+                Ok(key) => certified = Some(key),
+                Err(error) => wrong.push(match error {
+                    rustls::Error::InconsistentKeys(_) => TlsError::new("key", "is not the certificate's key"),
+                    rustls::Error::InvalidCertificate(error) => {
+                        TlsError::new("certificate", format!("is a certificate that cannot be read: {error:?}"))
+                    }
+                    error => TlsError::new("key", format!("cannot be used: {error}")),
+                }),
+            }
         }
-        if let Some(Err(message)) = client_ca.as_deref().map(roots) {
-            wrong.push(TlsError::new("client_ca", message));
-        }
-        if wrong.is_empty() { Ok(Self { certificate, key, client_ca }) } else { Err(wrong) }
+        let verifier = match client_ca.map(|ca| verifier(ca, &provider)) {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(Ok(verifier)) => verifier,
+            Some(Err(message)) => {
+                wrong.push(TlsError::new("client_ca", message));
+                return Err(wrong);
+            }
+        };
+        let Some(certified) = certified.filter(|_| wrong.is_empty()) else { return Err(wrong) };
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| vec![TlsError::new("certificate", format!("cannot be served with: {error}"))])?;
+        let mut config =
+            config.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+impl Current {
+    /// Begins with this.
+    pub fn new(tls: Tls) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(tls)))
     }
 
-    /// The bytes of every part, to tell one from another.
-    pub fn parts(&self) -> [Option<&[u8]>; 3] {
-        [Some(&self.certificate), Some(self.key.expose_secret()), self.client_ca.as_deref()]
+    /// Serves with another from the next connection on. No session of before can be resumed.
+    pub fn replace(&self, tls: Tls) {
+        self.0.store(Arc::new(tls));
     }
 
-    pub(super) fn config(&self) -> ServerTlsConfig {
-        let identity = Identity::from_pem(&self.certificate, self.key.expose_secret());
-        let config = ServerTlsConfig::new().identity(identity);
-        match &self.client_ca {
-            Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
-            None => config,
-        }
+    /// The server's side of a handshake.
+    pub(super) async fn accept(&self, socket: Socket) -> io::Result<Stream> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.0.load().0));
+        let accepted = timeout(HANDSHAKE, acceptor.accept(socket)).await;
+        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Stream::encrypted)
     }
+}
+
+/// The names by which callers are known: the URIs and DNS names of a certificate that was verified.
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
+}
+
+fn verifier(
+    ca: &ClientCa,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&ca.pem)?), Arc::clone(provider));
+    let builder = if ca.optional { builder.allow_unauthenticated() } else { builder };
+    builder.build().map_err(|error| format!("cannot be used: {error}"))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -85,17 +137,23 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-fn roots(pem: &[u8]) -> Result<(), String> {
+fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|error| format!("is a certificate that cannot be read: {error}"))?;
     }
-    Ok(())
+    Ok(roots)
 }
 
 impl TlsError {
     fn new(part: &'static str, message: impl Into<String>) -> Self {
         Self { part, message: message.into() }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
     }
 }
 
@@ -149,7 +207,8 @@ mod tests {
             ),
         ] {
             let secret = key.as_bytes().to_vec().into();
-            let parsed = Tls::parse(certificate.into(), secret, client_ca.map(|ca: &str| ca.into()));
+            let ca = client_ca.map(|ca: &str| ClientCa { pem: ca.into(), optional: false });
+            let parsed = Tls::parse(certificate.as_bytes(), &secret, ca.as_ref());
             let wrong = parsed.map(|_| ()).err().unwrap_or_default();
             assert_eq!(wrong.len(), expected.len(), "{what}: {wrong:?}");
             for (wrong, (part, message)) in wrong.iter().zip(expected) {

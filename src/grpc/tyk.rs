@@ -18,6 +18,7 @@ use crate::{
     event,
     execute::{self, Engine},
     pb::tyk::{Event, EventReply, HookType, MiniRequestObject, Object, ReturnOverrides, dispatcher_server::Dispatcher},
+    policy::Caller,
     telemetry::access::Line,
 };
 
@@ -39,6 +40,7 @@ impl Service {
 impl Dispatcher for Service {
     async fn dispatch(&self, request: Request<Object>) -> Result<Response<Object>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
+        let caller = Caller::of(request.extensions());
         let mut object = request.into_inner();
         match HookType::try_from(object.hook_type) {
             Ok(HookType::Pre | HookType::Post | HookType::PostKeyAuth) => {}
@@ -51,7 +53,7 @@ impl Dispatcher for Service {
         let headers = headers(&request.headers);
         let id = plugin::request_id(&headers);
         let asked = asked(request, headers, &object.spec, &id);
-        let text = match plugin::execute(&self.engine, RPC, asked, deadline).await {
+        let text = match plugin::execute(&self.engine, RPC, caller, asked, deadline).await {
             Ok(Some(answer)) => answer.text,
             Ok(None) => return Ok(Response::new(object)),
             Err(error) => Text::problem(&error, &id),

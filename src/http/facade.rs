@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     event::{self, Head, caller},
     execute::{self, Engine, Part, Peer, answer},
-    policy::Invocation,
+    policy::{Caller, Invocation, callers},
     telemetry::access::Line,
 };
 
@@ -39,11 +39,19 @@ async fn pass_below(
 async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
     let line = Line::start("http", &policy);
     let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
+    let caller = Caller::of(request.extensions());
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
-    let result = match call(request, &id).await {
+    let read = match engine.known(&caller) {
+        Ok(()) => call(request, &id).await,
+        Err(error) => Err(error),
+    };
+    let result = match read {
         // Of an answer to HEAD nobody reads a body.
-        Ok(call) if streams && call.method != "HEAD" => return stream(&engine, policy, call, line, &id).await,
-        Ok(call) => engine.execute(execute::Request::http(policy, call, None)).await,
+        Ok(call) if streams && call.method != "HEAD" => {
+            let request = execute::Request::http(caller, policy, call, None);
+            return stream(&engine, request, line, &id).await;
+        }
+        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None)).await,
         Err(error) => Err(error),
     };
     match &result {
@@ -55,8 +63,8 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
 
 /// The answer as it comes. A body that breaks off ends in an error, which resets the stream in HTTP/2 and closes the
 /// connection in HTTP/1.1, so that nobody takes it for whole.
-async fn stream(engine: &Engine, policy: String, call: event::Call, line: Line, id: &str) -> Response<Body> {
-    let mut streamed = match engine.stream(execute::Request::http(policy, call, None), line).await {
+async fn stream(engine: &Engine, request: execute::Request, line: Line, id: &str) -> Response<Body> {
+    let mut streamed = match engine.stream(request, line).await {
         Ok(streamed) => streamed,
         Err(error) => return respond(answer::problem(&error, id)),
     };
@@ -113,6 +121,8 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         headers: head
             .headers
             .iter()
+            // The gateway's own proof is no part of the call.
+            .filter(|(name, _)| *name != callers::HEADER)
             .map(|(name, value)| (name.as_str().to_owned(), caller::opaque(value.as_bytes())))
             .collect(),
         body,

@@ -1,4 +1,5 @@
-//! The HTTP side: the façade on the gateway's port, and the admin port's probes.
+//! The HTTP side: the façade on the gateway's port, the admin port's probes, and the keys of callers' tokens.
 
 pub mod admin;
 pub mod facade;
+pub mod keys;

@@ -1,6 +1,7 @@
 //! The Lambda policy, parsed: what is in here is valid.
 
 pub mod access;
+pub mod callers;
 pub mod credentials;
 pub mod endpoint;
 pub mod function;
@@ -16,6 +17,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 pub use self::{
     access::Access,
+    callers::{Allowed, Caller, Callers},
     function::Qualifier,
     limits::Limits,
     options::{ClientContext, IdleTimeout, Invocation, Log, Tenant, Timeout},
@@ -24,7 +26,7 @@ pub use self::{
     target::Target,
 };
 use crate::{
-    error::About,
+    error::{About, Error, Kind},
     event::{Format, authorization::Authorizer, callout::Callout, picks::Picks, rules::Rule},
 };
 
@@ -49,6 +51,8 @@ pub struct Policy {
     pub target: Target,
     /// The qualifiers that a call may choose.
     pub qualifiers: Vec<Qualifier>,
+    /// Who may call it.
+    pub callers: Allowed,
     /// Who signs, and where.
     pub access: Access,
     /// How the function is invoked.
@@ -82,6 +86,8 @@ pub struct Policy {
 /// What an inline policy takes from the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct InlineDefaults {
+    /// Who may bring a policy.
+    pub callers: Allowed,
     /// The region, if neither the policy nor its function names one.
     pub region: Option<Region>,
     /// Where Lambda is called.
@@ -102,9 +108,11 @@ pub struct InlineDefaults {
     pub limits: Limits,
 }
 
-/// Every configured policy, and whether calls may bring their own.
+/// Every configured policy, whether calls may bring their own, and who calls.
 #[derive(Debug, Default)]
 pub struct Policies {
+    /// Who is known; without them everybody may call everything.
+    pub callers: Option<Callers>,
     /// By name.
     pub named: HashMap<Name, Arc<Policy>>,
     /// What inline policies start from; without it they are denied.
@@ -141,6 +149,51 @@ impl Name {
     /// The name's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Policies {
+    /// The policy of a name, for a caller who may call it.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`] before anything is told of the name, then [`Kind::PolicyNotFound`] and
+    /// [`Kind::CallerDenied`].
+    pub fn find(&self, caller: &Caller, name: &str) -> Result<&Arc<Policy>, Error> {
+        self.known(caller)?;
+        let policy = self.named.get(name).ok_or_else(|| {
+            Error::new(Kind::PolicyNotFound, "no policy has this name")
+                .with_about(About { policy: name.chars().take(64).collect(), ..About::default() })
+        })?;
+        policy.callers.check(caller, name)?;
+        Ok(policy)
+    }
+
+    /// What the policies of a caller's own start from.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`] or [`Kind::CallerDenied`].
+    pub fn inline(&self, caller: &Caller) -> Result<&InlineDefaults, Error> {
+        self.known(caller)?;
+        let defaults = self.inline.as_ref().ok_or_else(|| {
+            Error::new(
+                Kind::CallerDenied,
+                "policies in the request are denied: name a configured one in `policy`, \
+                 or have `inline_policies: allow` configured",
+            )
+        })?;
+        defaults.callers.check(caller, Name::INLINE)?;
+        Ok(defaults)
+    }
+
+    /// Lets pass who is known, and everybody where nobody has to be.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`].
+    pub fn known(&self, caller: &Caller) -> Result<(), Error> {
+        match self.callers {
+            None => Ok(()),
+            Some(_) => caller.name().map(|_| ()),
+        }
     }
 }
 

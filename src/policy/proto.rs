@@ -119,6 +119,7 @@ pub fn inline(wire: pb::LambdaPolicy, defaults: &InlineDefaults) -> Result<Polic
         description,
         target,
         qualifiers: Vec::new(),
+        callers: defaults.callers.clone(),
         access,
         invocation: invocation.unwrap_or(defaults.invocation),
         log: log.unwrap_or(defaults.log),

@@ -12,12 +12,13 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// The crates that only some modules may name.
-const DOORS: [(&str, &[&str]); 7] = [
+const DOORS: [(&str, &[&str]); 8] = [
     ("aws_", &["lambda/", "local/frames.rs"]),
     ("tonic", &["grpc/", "pb.rs"]),
     ("prost", &["grpc/", "pb.rs"]),
     ("clap", &["cli/"]),
-    ("moka", &["lambda/pool.rs", "execute/authorize.rs", "admission/lanes.rs"]),
+    ("moka", &["lambda/pool.rs", "execute/authorize.rs", "admission/lanes.rs", "policy/callers/jwt.rs"]),
+    ("jsonwebtoken", &["policy/callers/"]),
     ("axum", &["http/", "grpc/json.rs"]),
     ("saphyr", &["config/node.rs"]),
 ];

@@ -5,6 +5,7 @@
 mod admission;
 mod binary;
 mod breaker;
+mod callers;
 mod credentials;
 mod envoy;
 mod events;
@@ -23,3 +24,4 @@ mod reflection;
 mod stream;
 mod support;
 mod tls;
+mod unix;

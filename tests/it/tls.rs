@@ -1,6 +1,6 @@
 //! TLS, and callers that must have a certificate.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
@@ -9,28 +9,30 @@ use crate::{
 };
 
 /// A certificate authority, and what it issues.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
+    pub(crate) fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let own = name.to_owned().try_into().unwrap();
+        params.subject_alt_names = vec![if name.contains("://") { SanType::URI(own) } else { SanType::DnsName(own) }];
         params.extended_key_usages = vec![purpose];
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
 
-async fn connect(address: &str, tls: ClientTlsConfig) -> Option<Channel> {
+pub(crate) async fn connect(address: &str, tls: ClientTlsConfig) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
     endpoint.tls_config(tls.domain_name("localhost")).unwrap().connect().await.ok()
 }
@@ -147,4 +149,76 @@ async fn the_command_line_calls_by_tls_too() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{what}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_changed_certificate_is_for_new_connections_and_a_broken_one_for_none() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let (old, new) = (Authority::new(), Authority::new());
+    // As Kubernetes mounts a secret: the files are links through one link that is swapped.
+    let version = |number: &str, authority: &Authority| {
+        let (certificate, key) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+        std::fs::create_dir_all(directory.0.join(number)).unwrap();
+        for (name, text) in [("server.pem", certificate), ("server.key", key), ("ca.pem", authority.pem())] {
+            std::fs::write(directory.0.join(number).join(name), text).unwrap();
+        }
+    };
+    let swap = |number: &str| {
+        std::os::unix::fs::symlink(number, directory.0.join("..tmp")).unwrap();
+        std::fs::rename(directory.0.join("..tmp"), directory.0.join("..data")).unwrap();
+    };
+    version("1", &old);
+    swap("1");
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), directory.0.join(name)).unwrap();
+    }
+    let tls = "tls: {certificate: server.pem, key: server.key, client_ca: ca.pem}";
+    let process = Process::serve(&directory.write("f.yaml", &config(&lambda, tls, "  echo: {function: echo}\n")), &[]);
+    let address = eventually("the service", async || process.address("grpc")).await;
+    let call = async |authority: &Authority| {
+        let (certificate, key) = authority.issue("gateway", ExtendedKeyUsagePurpose::ClientAuth);
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+        let client =
+            crate::support::client_of(connect(&address, tls.identity(Identity::from_pem(certificate, key))).await?);
+        execute(&client, request("echo", "{}")).await.ok().map(|_| client)
+    };
+    let before = call(&old).await.unwrap();
+
+    version("2", &old);
+    std::fs::write(directory.0.join("2/server.key"), "no key").unwrap();
+    swap("2");
+    eventually("the complaint", async || {
+        process.said().contains("server.tls.key: the file has no private key").then_some(())
+    })
+    .await;
+    assert!(call(&old).await.is_some(), "the old one keeps serving");
+
+    version("3", &new);
+    swap("3");
+    eventually("the new certificate, and the callers of its authority", async || call(&new).await).await;
+    assert!(call(&old).await.is_none(), "callers of the old authority come in no more");
+    execute(&before, request("echo", "{}")).await.unwrap();
+    assert!(!process.said().contains("need a restart"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_keeps_nobody_waiting() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    directory.write("server.pem", &certificate);
+    directory.write("server.key", &key);
+    let server = "workers: 1, tls: {certificate: server.pem, key: server.key}";
+    let process =
+        Process::serve(&directory.write("f.yaml", &config(&lambda, server, "  echo: {function: echo}\n")), &[]);
+    let address = eventually("the service", async || process.address("grpc")).await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+    let client = crate::support::client_of(connect(&address, tls).await.unwrap());
+    execute(&client, request("echo", "{}")).await.unwrap();
 }

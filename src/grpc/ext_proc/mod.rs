@@ -29,7 +29,7 @@ use crate::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
         processing_request::Request as Message,
     },
-    policy::{Invocation, Policy},
+    policy::{Caller, Invocation, Policy},
     telemetry::access::Line,
 };
 
@@ -61,6 +61,7 @@ impl ExternalProcessor for Service {
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let session = Session {
             engine: Arc::clone(&self.engine),
+            caller: Caller::of(request.extensions()),
             named: envoy::named(request.metadata()),
             deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0),
             inbound: request.into_inner(),
@@ -86,6 +87,8 @@ type Called = (Outcome, Option<Streamed>);
 /// A stream.
 struct Session {
     engine: Arc<Engine>,
+    /// The gateway.
+    caller: Caller,
     /// The policy that the route's metadata names.
     named: Option<String>,
     deadline: Option<Instant>,
@@ -197,7 +200,7 @@ impl Session {
     fn begin(&mut self, mut first: ProcessingRequest) {
         let attributes = Attributes::read(&first);
         let hints = hints(self.named.take(), &mut first, &attributes);
-        let (policy, plan) = match envoy::choose(&self.engine.policies(), &hints) {
+        let (policy, plan) = match envoy::choose(&self.engine.policies(), &self.caller, &hints) {
             Ok(Some(policy)) => {
                 let plan = policy.callout.as_ref().map_or(Plan::Backend, |callout| Plan::Callout(callout.phase));
                 (Some(policy), plan)
@@ -223,6 +226,7 @@ impl Session {
     fn execute(&mut self, work: Work) {
         let Some(Talk { policy: Some(policy), attributes, .. }) = &self.talk else { return };
         let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
+        let caller = self.caller.clone();
         let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
         // Of an answer to HEAD nobody reads a body.
@@ -235,7 +239,7 @@ impl Session {
                 Some(_) => Input::Callout(call, answered.map(Box::new)),
                 None => Input::Http(call),
             };
-            let request = execute::Request::new(Choice::Found(Arc::clone(&policy)), input, deadline);
+            let request = execute::Request::new(caller, Choice::Found(Arc::clone(&policy)), input, deadline);
             if streams {
                 return stream(&engine, request, line, &request_id).await;
             }

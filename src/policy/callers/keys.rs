@@ -1,0 +1,187 @@
+//! An issuer's public keys: a JWK set (RFC 7517) from a file, or from an address that is asked again and again.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey,
+    jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse},
+};
+use tokio::sync::Notify;
+
+use crate::policy::endpoint::Url;
+
+/// How long keys are believed while their address does not answer: a key that its issuer took back is believed no longer.
+const HOLD: Duration = Duration::from_secs(24 * 3600);
+
+/// Public keys, at least one.
+#[derive(Debug)]
+pub struct Keys {
+    keys: Vec<Key>,
+    content: u64,
+}
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    algorithm: Option<Algorithm>,
+    key: DecodingKey,
+}
+
+/// Why a text has no keys.
+#[derive(Debug)]
+pub enum KeysError {
+    /// It is no JWK set.
+    Form(serde_json::Error),
+    /// None of its keys can check a signature here.
+    None,
+}
+
+/// The keys of an address, once they were fetched.
+#[derive(Debug)]
+pub struct Remote {
+    url: Url,
+    keys: ArcSwapOption<Keys>,
+    fetched: ArcSwap<Option<Instant>>,
+    wanted: Notify,
+}
+
+impl Keys {
+    /// Reads a JWK set. Keys for something else, or of a kind that is not known here, are passed over.
+    ///
+    /// # Errors
+    /// If it is none, or no key is left.
+    pub fn parse(text: &[u8]) -> Result<Self, KeysError> {
+        super::ring::install();
+        let set: JwkSet = serde_json::from_slice(text).map_err(KeysError::Form)?;
+        let keys: Vec<_> = set.keys.iter().filter_map(Key::of).collect();
+        if keys.is_empty() {
+            return Err(KeysError::None);
+        }
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Ok(Self { keys, content: hasher.finish() })
+    }
+
+    /// The keys that a token's header may mean: the one that it names, or each where it names none.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
+        let named = move |key: &&Key| id.is_none() || key.id.as_deref() == id;
+        let fits = move |key: &&Key| key.algorithm.is_none_or(|own| own == algorithm);
+        self.keys.iter().filter(named).filter(fits).map(|key| &key.key)
+    }
+}
+
+impl Key {
+    fn of(jwk: &Jwk) -> Option<Self> {
+        // A secret has no place among public keys, and would let whoever reads them sign.
+        if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_) | AlgorithmParameters::Other(_))
+            || matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption))
+        {
+            return None;
+        }
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|key| key.family() != AlgorithmFamily::Hmac)?;
+        let algorithm = match jwk.common.key_algorithm {
+            None => None,
+            Some(named) => Some(named.to_string().parse().ok()?),
+        };
+        Some(Self { id: jwk.common.key_id.clone(), algorithm, key })
+    }
+}
+
+impl Remote {
+    /// An address that was not asked yet.
+    pub fn new(url: Url) -> Self {
+        Self { url, keys: ArcSwapOption::empty(), fetched: ArcSwap::default(), wanted: Notify::new() }
+    }
+
+    /// The address.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Puts keys in the place of those before.
+    pub fn put(&self, keys: Keys) {
+        let same = self.keys.load().as_ref().is_some_and(|old| old.content == keys.content);
+        if !same {
+            self.keys.store(Some(Arc::new(keys)));
+        }
+        self.fetched.store(Arc::new(Some(Instant::now())));
+    }
+
+    /// Resolves when somebody wants keys that are not there.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    pub(super) fn inherit(&self, other: &Self) {
+        self.keys.store(other.keys.load_full());
+        self.fetched.store(other.fetched.load_full());
+    }
+
+    /// The keys, if they are still believed.
+    pub(super) fn keys(&self) -> Option<Arc<Keys>> {
+        let believed = self.fetched.load().is_some_and(|fetched| fetched.elapsed() < HOLD);
+        self.keys.load_full().filter(|_| believed)
+    }
+}
+
+impl std::fmt::Display for KeysError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Form(error) => write!(f, "is no JWK set: expected `{{\"keys\": [...]}}`: {error}"),
+            Self::None => f.write_str("has no public key for signatures: expected RSA, EC (P-256, P-384) or Ed25519"),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ED: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"a","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+    #[test]
+    fn keys_that_check_no_signature_are_passed_over() {
+        for (keys, left, why) in [
+            (vec![ED], Some(1), "a public key"),
+            (vec![r#"{"kty":"oct","kid":"a","k":"c2VjcmV0"}"#], None, "a secret"),
+            (vec![r#"{"kty":"oct","k":"c2VjcmV0"}"#, ED], Some(1), "a secret beside it"),
+            (vec![&ED.replace(r#""alg""#, r#""use":"enc","alg""#)], None, "a key for encryption"),
+            (vec![r#"{"kty":"new","kid":"a"}"#, ED], Some(1), "a kind that is not known"),
+            (vec![&ED.replace("EdDSA", "HS256")], Some(1), "whose algorithm no token may have"),
+            (vec![], None, "nothing"),
+        ] {
+            let text = format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+            assert_eq!(Keys::parse(text.as_bytes()).ok().map(|keys| keys.keys.len()), left, "{why}");
+        }
+        for wrong in ["", "[]", "{}", r#"{"keys":1}"#] {
+            assert!(matches!(Keys::parse(wrong.as_bytes()), Err(KeysError::Form(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_was_fetched_is_kept_while_it_is_the_same() {
+        let remote = Remote::new(Url::parse("https://issuer.example/keys").unwrap());
+        assert!(remote.keys().is_none());
+        let keys = |keys: &str| Keys::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes()).unwrap();
+        remote.put(keys(ED));
+        let first = remote.keys().unwrap();
+        remote.put(keys(ED));
+        assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()));
+        remote.put(keys(&ED.replace(r#""a""#, r#""b""#)));
+        assert!(!Arc::ptr_eq(&first, &remote.keys().unwrap()));
+    }
+}

@@ -1,0 +1,328 @@
+//! Who may call what: callers under names, what proves that a call is theirs, and which policies they may call.
+//!
+//! Without a caller in the configuration everybody may call everything. With the first one, nobody may call what does not
+//! name them.
+
+pub mod jwt;
+pub mod keys;
+mod ring;
+mod token;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+pub use self::token::{Digest, DigestError};
+use self::{jwt::Issuer, keys::Remote, token::bearer};
+use crate::error::{About, Error, Kind};
+
+/// A caller's name in the configuration: 1 to 64 letters, digits, `-`, `_` and `.`, as policies have them.
+pub type CallerName = super::Name;
+
+/// Who makes a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody who is known, and why not.
+    Unknown(&'static str),
+    /// One of the configuration's.
+    Known(CallerName),
+}
+
+/// Who may call a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Allowed {
+    /// Everybody: the configuration knows no callers.
+    #[default]
+    Anyone,
+    /// These.
+    Only(Arc<[CallerName]>),
+}
+
+/// What a connection itself proves of who is at its other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The URIs and DNS names of the client certificate.
+    pub names: Vec<String>,
+    /// The user id of the process at the other end of a Unix socket.
+    pub user: Option<u32>,
+}
+
+/// What a call presents as proof.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Presented<'a> {
+    /// The service's own header, which no function sees.
+    pub own: Option<&'a [u8]>,
+    /// The `authorization` header, which may be meant for somebody else.
+    pub authorization: Option<&'a [u8]>,
+    /// The connection.
+    pub peer: Option<&'a Peer>,
+}
+
+/// How one caller is known: any of these is enough.
+#[derive(Debug, Default)]
+pub struct Proofs {
+    /// Digests of bearer tokens.
+    pub tokens: Vec<Digest>,
+    /// URIs and DNS names of client certificates.
+    pub certificates: Vec<String>,
+    /// User ids at the other end of a Unix socket.
+    pub users: Vec<u32>,
+    /// Tokens of an issuer.
+    pub jwt: Option<Issuer>,
+}
+
+/// All callers of a configuration, at least one.
+#[derive(Clone, Debug)]
+pub struct Callers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tokens: Vec<(Digest, CallerName)>,
+    certificates: HashMap<String, CallerName>,
+    users: HashMap<u32, CallerName>,
+    issuers: Vec<(Issuer, CallerName)>,
+    verified: jwt::Verified,
+}
+
+/// The header that is for this service alone, in the place of `authorization` where that is the function's.
+pub const HEADER: &str = "x-lambda-policy-authorization";
+
+const NOTHING: &str =
+    "says nothing of who it is: expected a bearer token or a certificate that a caller of the configuration has";
+const UNKNOWN: &str = "presents a token or a certificate that no caller of the configuration has";
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self::Unknown(NOTHING)
+    }
+}
+
+impl Caller {
+    /// Who makes a request, as the front has found out when it came in.
+    pub fn of(extensions: &http::Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// The caller's name.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`] if nobody is known.
+    pub fn name(&self) -> Result<&CallerName, Error> {
+        match self {
+            Self::Known(name) => Ok(name),
+            Self::Unknown(why) => Err(Error::new(Kind::CallerUnauthenticated, format!("the caller {why}"))),
+        }
+    }
+}
+
+impl Allowed {
+    /// Whether a caller is among them.
+    pub fn permits(&self, caller: &Caller) -> bool {
+        match (self, caller) {
+            (Self::Anyone, _) => true,
+            (Self::Only(names), Caller::Known(name)) => names.contains(name),
+            (Self::Only(_), Caller::Unknown(_)) => false,
+        }
+    }
+
+    /// Lets a caller pass who is among them. What is said of the policy is its name: who may not call it may not know more.
+    ///
+    /// # Errors
+    /// [`Kind::CallerUnauthenticated`] or [`Kind::CallerDenied`].
+    pub fn check(&self, caller: &Caller, policy: &str) -> Result<(), Error> {
+        if self.permits(caller) {
+            return Ok(());
+        }
+        let about = || About { policy: policy.to_owned(), ..About::default() };
+        let denied =
+            |name| Error::new(Kind::CallerDenied, format!("the caller {name} is none of those that may call this"));
+        Err(match caller.name() {
+            Ok(name) => denied(name),
+            Err(error) => error,
+        }
+        .with_about(about()))
+    }
+}
+
+impl Callers {
+    /// Puts callers together.
+    pub fn new(callers: BTreeMap<CallerName, Proofs>) -> Self {
+        let mut inner = Inner {
+            tokens: Vec::new(),
+            certificates: HashMap::new(),
+            users: HashMap::new(),
+            issuers: Vec::new(),
+            verified: jwt::Verified::default(),
+        };
+        for (name, proofs) in callers {
+            inner.tokens.extend(proofs.tokens.into_iter().map(|digest| (digest, name.clone())));
+            inner.certificates.extend(proofs.certificates.into_iter().map(|text| (text, name.clone())));
+            inner.users.extend(proofs.users.into_iter().map(|user| (user, name.clone())));
+            inner.issuers.extend(proofs.jwt.map(|issuer| (issuer, name.clone())));
+        }
+        Self(Arc::new(inner))
+    }
+
+    /// Who makes a call. The service's own header decides where it is there. An `authorization` that proves nothing may be
+    /// meant for the function, so that the connection is asked then.
+    pub fn identify(&self, presented: &Presented<'_>) -> Caller {
+        if let Some(own) = presented.own {
+            return self.by_token(own);
+        }
+        let by_authorization = presented.authorization.map(|value| self.by_token(value));
+        match (by_authorization, presented.peer.and_then(|peer| self.by_peer(peer))) {
+            (Some(Caller::Known(name)), _) | (_, Some(name)) => Caller::Known(name),
+            (Some(unknown), None) => unknown,
+            (None, None) => match presented.peer {
+                Some(peer) if !peer.names.is_empty() || peer.user.is_some() => Caller::Unknown(UNKNOWN),
+                _ => Caller::default(),
+            },
+        }
+    }
+
+    /// The addresses that keys are fetched from.
+    pub fn remotes(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        self.0.issuers.iter().filter_map(|(issuer, _)| issuer.remote())
+    }
+
+    /// Takes over the keys that others have fetched already.
+    pub fn inherit(&self, others: &Self) {
+        for own in self.remotes() {
+            if let Some(other) = others.remotes().find(|other| other.url() == own.url()) {
+                own.inherit(other);
+            }
+        }
+    }
+
+    fn by_token(&self, value: &[u8]) -> Caller {
+        let Some(token) = bearer(value) else {
+            return Caller::Unknown("presents no bearer token: expected `Bearer TOKEN`");
+        };
+        let digest = Digest::of(token);
+        let mut found = None;
+        // To the end, so that the time tells nothing of which one it is.
+        for (known, name) in &self.0.tokens {
+            if known.matches(&digest) {
+                found = Some(name);
+            }
+        }
+        if let Some(name) = found {
+            return Caller::Known(name.clone());
+        }
+        if self.0.issuers.is_empty() {
+            return Caller::Unknown(UNKNOWN);
+        }
+        match self.0.verified.caller(token, &digest, &self.0.issuers) {
+            Ok(name) => Caller::Known(name),
+            Err(why) => Caller::Unknown(why),
+        }
+    }
+
+    fn by_peer(&self, peer: &Peer) -> Option<CallerName> {
+        let by_name = peer.names.iter().find_map(|name| self.0.certificates.get(name));
+        by_name.or_else(|| self.0.users.get(&peer.user?)).cloned()
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(name) => write!(f, "{name}"),
+            Self::Unknown(_) => f.write_str("-"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> CallerName {
+        CallerName::parse(text).unwrap()
+    }
+
+    fn callers() -> Callers {
+        let proofs = |token: &str, certificate: &str, user| Proofs {
+            tokens: vec![Digest::of(token.as_bytes())],
+            certificates: vec![certificate.to_owned()],
+            users: vec![user],
+            jwt: None,
+        };
+        let kong = proofs("secret-of-kong", "spiffe://example.org/kong", 7);
+        let envoy = proofs("secret-of-envoy", "envoy.example.org", 8);
+        Callers::new([(name("kong"), kong), (name("envoy"), envoy)].into())
+    }
+
+    #[test]
+    fn a_caller_is_who_proves_it() {
+        let names = |names: &[&str]| Peer { names: names.iter().map(|name| (*name).to_owned()).collect(), user: None };
+        let (none, mesh, kong) =
+            (Peer::default(), names(&["x.test", "envoy.example.org"]), names(&["spiffe://example.org/kong"]));
+        let (user, stranger) = (Peer { user: Some(7), ..Peer::default() }, names(&["spiffe://example.org/kong/x"]));
+        for (own, authorization, peer, expected, why) in [
+            (None, None, &none, None, "nothing"),
+            (Some("Bearer secret-of-kong"), None, &none, Some("kong"), "a token"),
+            (Some("bearer  secret-of-kong "), None, &none, Some("kong"), "the scheme in lower case, and spaces"),
+            (None, Some("Bearer secret-of-envoy"), &none, Some("envoy"), "in the common header"),
+            (
+                Some("Bearer secret-of-kong"),
+                Some("Bearer secret-of-envoy"),
+                &none,
+                Some("kong"),
+                "the own one comes first",
+            ),
+            (
+                Some("Bearer wrong"),
+                Some("Bearer secret-of-envoy"),
+                &mesh,
+                None,
+                "and if it is wrong nothing else counts",
+            ),
+            (Some(""), None, &mesh, None, "nor if it is empty"),
+            (
+                None,
+                Some("Bearer of-the-function"),
+                &mesh,
+                Some("envoy"),
+                "a certificate beside a token for the function",
+            ),
+            (None, Some("Bearer of-the-function"), &none, None, "which alone proves nothing"),
+            (None, Some("secret-of-envoy"), &none, None, "a token without a scheme"),
+            (None, Some("Basic secret-of-envoy"), &none, None, "another scheme"),
+            (None, None, &kong, Some("kong"), "a URI"),
+            (None, None, &stranger, None, "as a whole"),
+            (None, None, &user, Some("kong"), "a user"),
+        ] {
+            let presented = Presented {
+                own: own.map(str::as_bytes),
+                authorization: authorization.map(str::as_bytes),
+                peer: Some(peer),
+            };
+            let caller = callers().identify(&presented);
+            assert_eq!(caller.name().ok().map(CallerName::as_str), expected, "{why}: {caller:?}");
+        }
+    }
+
+    #[test]
+    fn only_those_who_are_named_pass() {
+        let only = Allowed::Only([name("kong")].into());
+        let (kong, envoy) = (Caller::Known(name("kong")), Caller::Known(name("envoy")));
+        for (allowed, caller, expected) in [
+            (&Allowed::Anyone, &Caller::default(), None),
+            (&only, &kong, None),
+            (&only, &envoy, Some(Kind::CallerDenied)),
+            (&only, &Caller::default(), Some(Kind::CallerUnauthenticated)),
+            (&Allowed::Only([].into()), &kong, Some(Kind::CallerDenied)),
+        ] {
+            let checked = allowed.check(caller, "orders");
+            assert_eq!(checked.as_ref().err().map(Error::kind), expected);
+            if let Err(error) = checked {
+                let about = error.about().unwrap();
+                assert_eq!((about.policy.as_str(), about.function.as_str()), ("orders", ""), "no more than its name");
+            }
+        }
+    }
+}
