@@ -4,6 +4,7 @@
 
 use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
 use saphyr_parser::{Parser, Span};
+use zeroize::Zeroize;
 
 use super::fault::{Found, Place};
 
@@ -25,6 +26,15 @@ pub(crate) enum Value {
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
+}
+
+/// What stands in a file may be a secret.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Value::Text(text) = &mut self.value {
+            text.zeroize();
+        }
+    }
 }
 
 /// A key and what it has.
@@ -113,9 +123,10 @@ fn convert(yaml: MarkedYaml<'_>, found: &mut Found) -> Option<Node> {
         YamlData::Mapping(pairs) => {
             let mut entries = Vec::with_capacity(pairs.len());
             for (key, node) in pairs {
-                let key = convert(key, found)?;
-                match key.value {
+                let mut key = convert(key, found)?;
+                match &mut key.value {
                     Value::Text(text) => {
+                        let text = std::mem::take(text);
                         if let Some(node) = convert(node, found) {
                             entries.push(Entry { key: text, place: key.place, node });
                         }

@@ -28,18 +28,13 @@ impl Process {
             .env("LAMBDA_POLICY_LOG", "debug")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
-        let (mut output, kept) = (child.stderr.take().unwrap(), Arc::clone(&said));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = output.read(&mut buffer) {
-                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
-            }
-        });
+        keep(child.stdout.take().unwrap(), &said);
+        keep(child.stderr.take().unwrap(), &said);
         Self { child, said }
     }
 
@@ -61,9 +56,23 @@ impl Process {
         assert!(killed.success());
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
+}
+
+fn keep(mut output: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+    let kept = Arc::clone(said);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = output.read(&mut buffer) {
+            kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    });
 }
 
 impl Drop for Process {

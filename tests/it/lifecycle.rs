@@ -163,40 +163,6 @@ async fn the_default_chain_is_the_services_own_identity() {
     assert!(lambda.requests().last().unwrap().signed_by.as_deref().unwrap().starts_with("ASIA"));
 }
 
-#[tokio::test]
-async fn nothing_that_the_process_writes_has_a_secret_in_it() {
-    let lambda = lambda().await;
-    lambda.set_key("AKIDFILE", "secret-of-the-file".into());
-    let directory = Directory::new();
-    directory.write("secret", "secret-of-the-file\n");
-    let policies = "  a: {function: fail, log: tail, credentials: {access_key_id: AKIDFILE, secret_access_key: {file: secret}, \
-                    assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r', external_id: external-secret}}}\n  \
-                    b: {function: echo, credentials: {access_key_id: AKIDENV, secret_access_key: {env: SECRET_OF_B}}}\n";
-    let text = config(&lambda, "inline_policies: allow", policies);
-    let mut process =
-        Process::serve(&directory.write("f.yaml", &text), &[("SECRET_OF_B", "secret-of-the-environment")]);
-    let caller = client(&served(&mut process).await).await;
-    execute(&caller, request("a", r#"{"payload": "secret-payload"}"#)).await.unwrap();
-    execute(&caller, request("b", "{}")).await.unwrap_err();
-    let mut inline = request("", "{}");
-    inline.lambda = Some(lambda_policy::pb::LambdaPolicy {
-        function: "echo".into(),
-        aws_access_key_id: "AKIDINLINE".into(),
-        aws_secret_access_key: "secret-of-the-call".into(),
-        aws_session_token: "secret-token-of-the-call".into(),
-        ..Default::default()
-    });
-    let refused = execute(&caller, inline).await.unwrap_err();
-    assert!(!format!("{refused:?}").contains("secret-"));
-    process.signal("TERM");
-    eventually("the end", async || process.exit_code()).await;
-    let said = process.said();
-    assert!(said.contains("CREDENTIALS_REJECTED"), "{said}");
-    for secret in ["secret-", Lambda::SECRET, "AKIDFILE", "AKIDENV", "AKIDINLINE"] {
-        assert!(!said.contains(secret), "{secret} is in: {said}");
-    }
-}
-
 #[test]
 fn a_wrong_configuration_is_told_with_line_and_column_and_nothing_starts() {
     let directory = Directory::new();

@@ -21,6 +21,7 @@ mod json;
 mod lifecycle;
 mod readme;
 mod reflection;
+mod secrets;
 mod stream;
 mod support;
 mod tls;
