@@ -1,6 +1,6 @@
 #!/bin/sh
 # The service as a backend service that a load balancer can call out to, in the region of the load balancer.
-# INSTANCE_GROUP is where lambda-policy runs, with a named port `grpc` of 50051 and `server: {listen: 0.0.0.0:50051}`.
+# INSTANCE_GROUP is where lambda-policy runs, with a named port `grpc` of 50051 and `server: {listen: 0.0.0.0:50051, plaintext: allow}`.
 set -eu
 
 region=${REGION:-us-west1}
