@@ -3,12 +3,11 @@
 use std::{
     env, fs,
     io::{self, Write},
-    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use super::{complain, print, wrong};
+use super::{certificates::Certificates, complain, print, wrong};
 use crate::grpc::client::{Client, ConnectError, Failure, Outcome, Part, Trust};
 
 /// The environment variable with the bearer token to be known by: an argument could be read by everybody on the machine.
@@ -24,15 +23,8 @@ pub(super) struct Args {
     /// Where the service listens: HOST:PORT, http://…, https://… or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     address: String,
-    /// The authorities to trust the service by, in PEM; the system's without
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The certificate to be known by, in PEM
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// The certificate's private key, in PEM
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// Instead of the policy's: request-response, event or dry-run
     #[arg(long, value_name = "TYPE", value_parser = ["request-response", "event", "dry-run"])]
     invocation: Option<String>,
@@ -129,21 +121,14 @@ async fn stream(client: &mut Client, args: &Args, data: String) -> ExitCode {
     }
 }
 
+/// With the token of the environment.
 fn trust(args: &Args) -> Result<Trust, String> {
-    let read = |option: &str, file: &Path| {
-        fs::read(file).map_err(|error| format!("--{option}: the file {} cannot be read: {error}", file.display()))
-    };
-    let ca = args.ca.as_deref().map(|file| read("ca", file)).transpose()?;
-    let identity = match (&args.cert, &args.key) {
-        (Some(certificate), Some(key)) => Some((read("cert", certificate)?, read("key", key)?.into())),
-        _ => None,
-    };
     let token = match env::var(TOKEN) {
         Ok(token) => Some(token.trim().to_owned().into()),
         Err(env::VarError::NotPresent) => None,
         Err(env::VarError::NotUnicode(_)) => return Err(format!("{TOKEN}: is no text")),
     };
-    Ok(Trust { ca, identity, token })
+    Ok(Trust { token, ..args.certificates.read()? })
 }
 
 /// Prints the output on standard output and what stands around it on standard error.

@@ -1,8 +1,10 @@
 //! The command line.
 
 mod call;
+mod certificates;
 mod demo;
 mod dev;
+mod health;
 mod import;
 
 use std::{
@@ -50,6 +52,8 @@ enum Command {
     Dev(dev::Args),
     /// Call a policy and print the answer
     Call(call::Args),
+    /// Ask a service whether it wants calls
+    Health(health::Args),
     /// See it work: starts everything on free ports and makes real calls
     Demo,
     /// Print another gateway's configuration as a policies file, and tell what cannot be taken over
@@ -84,6 +88,7 @@ pub async fn main() -> ExitCode {
             dev::run(args).await
         }
         Command::Call(args) => call::run(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Demo => {
             log::start(Form::Auto, LevelFilter::ERROR);
             demo::run().await

@@ -14,6 +14,7 @@ use tonic::{
     metadata::AsciiMetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use crate::pb::{
@@ -122,34 +123,8 @@ impl Client {
     /// # Errors
     /// If the address or a certificate is none, or nobody listens there who can be trusted.
     pub async fn connect(address: &str, trust: Trust) -> Result<Self, ConnectError> {
-        let given = trust.ca.is_some() || trust.identity.is_some();
         let authorization = trust.token.as_ref().map(bearer).transpose()?;
-        let address = match address.split_once("://") {
-            _ if address.starts_with("unix:") && given => {
-                return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for")));
-            }
-            None if address.starts_with("unix:") => address.to_owned(),
-            Some(("http", _)) if given => {
-                return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for: say https")));
-            }
-            Some(_) => address.to_owned(),
-            None => format!("http{}://{address}", if given { "s" } else { "" }),
-        };
-        let told = |error: tonic::transport::Error| {
-            let mut told = format!("{address}: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                let _ = write!(told, ": {cause}");
-                source = cause.source();
-            }
-            told
-        };
-        let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|error| ConnectError::Wrong(told(error)))?;
-        if address.starts_with("https://") {
-            endpoint = endpoint.tls_config(trust.config()).map_err(|error| ConnectError::Wrong(told(error)))?;
-        }
-        let endpoint = endpoint.connect_timeout(Duration::from_secs(5));
-        let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable(told(error)))?;
+        let channel = channel(address, trust).await?;
         let calls = PolicyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         Ok(Self { calls, authorization })
     }
@@ -229,6 +204,52 @@ impl Parts {
         }
         Ok(None)
     }
+}
+
+/// Asks gRPC's health service whether the service as a whole wants calls.
+///
+/// # Errors
+/// Why it does not, or cannot be asked.
+pub async fn ready(address: &str, trust: Trust) -> Result<(), String> {
+    let channel = channel(address, trust).await.map_err(|error| error.to_string())?;
+    let request = HealthCheckRequest { service: String::new() };
+    match HealthClient::new(channel).check(request).await {
+        Ok(answer) => match answer.into_inner().status() {
+            ServingStatus::Serving => Ok(()),
+            other => Err(format!("{address}: not ready: {}", other.as_str_name())),
+        },
+        Err(status) => Err(format!("{address}: {:?}: {}", status.code(), status.message())),
+    }
+}
+
+async fn channel(address: &str, trust: Trust) -> Result<Channel, ConnectError> {
+    let given = trust.ca.is_some() || trust.identity.is_some();
+    let address = match address.split_once("://") {
+        _ if address.starts_with("unix:") && given => {
+            return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for")));
+        }
+        None if address.starts_with("unix:") => address.to_owned(),
+        Some(("http", _)) if given => {
+            return Err(ConnectError::Wrong(format!("{address}: has no TLS to use certificates for: say https")));
+        }
+        Some(_) => address.to_owned(),
+        None => format!("http{}://{address}", if given { "s" } else { "" }),
+    };
+    let told = |error: tonic::transport::Error| {
+        let mut told = format!("{address}: {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            let _ = write!(told, ": {cause}");
+            source = cause.source();
+        }
+        told
+    };
+    let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|error| ConnectError::Wrong(told(error)))?;
+    if address.starts_with("https://") {
+        endpoint = endpoint.tls_config(trust.config()).map_err(|error| ConnectError::Wrong(told(error)))?;
+    }
+    let endpoint = endpoint.connect_timeout(Duration::from_secs(5));
+    endpoint.connect().await.map_err(|error| ConnectError::Unreachable(told(error)))
 }
 
 fn request(

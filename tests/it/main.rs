@@ -13,6 +13,7 @@ mod execute;
 mod ext_proc;
 mod failures;
 mod gateways;
+mod health;
 mod house;
 mod http;
 mod import;

@@ -149,6 +149,13 @@ async fn the_command_line_calls_by_tls_too() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{what}: {said}");
     }
+    for (arguments, code) in [(&["--ca", &ca, "--cert", &own, "--key", &own_key][..], 0), (&["--ca", &ca], 1)] {
+        let arguments: Vec<_> =
+            ["health", "--grpc", &https].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        let asked = tokio::task::spawn_blocking(move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+        let output = asked.await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[tokio::test]
