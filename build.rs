@@ -14,6 +14,8 @@ const GATEWAYS: [&str; 4] = [
     "tyk/coprocess.proto",
     "apigee/external_callout.proto",
 ];
+/// What a call's trailers carry.
+const LOAD: &str = "xds/data/orca/v3/orca_load_report.proto";
 /// What other crates bring and register themselves.
 const FOREIGN: &str = "google/rpc/";
 
@@ -27,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::new();
     // The derived Debug of these would print a secret or a payload.
     config.skip_debug([".lambdapolicy.v1.LambdaPolicy", ".lambdapolicy.v1.ExecutePolicyRequest"]);
-    let all: Vec<_> = [CONTRACT].into_iter().chain(GATEWAYS).collect();
+    let all: Vec<_> = [CONTRACT, LOAD].into_iter().chain(GATEWAYS).collect();
     let descriptors = protox::compile(all, ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds_with_config(descriptors, config)?;
     Ok(())

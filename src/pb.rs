@@ -53,6 +53,18 @@ pub mod envoy {
     }
 }
 
+/// The load reports of xDS.
+#[allow(missing_docs, clippy::all, reason = "not written by hand; the documentation is the proto's")]
+pub mod xds {
+    pub mod data {
+        pub mod orca {
+            pub mod v3 {
+                tonic::include_proto!("xds.data.orca.v3");
+            }
+        }
+    }
+}
+
 /// What Envoy's protocols take from googleapis.
 #[allow(missing_docs, clippy::all, reason = "not written by hand; the documentation is the proto's")]
 pub mod google {

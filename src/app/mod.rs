@@ -96,7 +96,12 @@ pub async fn run(
     // Plain HTTP beside gRPC: the façade, and the contract as JSON.
     let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
     let tls = server.tls.clone().map(grpc::Current::new);
-    let options = grpc::Options { max_connection_age: server.max_connection_age, tls: tls.clone() };
+    let capacity = grpc::Capacity { in_flight: server.max_in_flight, workers: server.workers };
+    let options = grpc::Options {
+        max_connection_age: server.max_connection_age,
+        tls: tls.clone(),
+        load_reports: server.load_reports.then_some(capacity),
+    };
     let front = Front::new(Arc::clone(&engine), options, http).await;
     let (health, readiness) = (front.health(), Readiness::default());
     tracing::info!(

@@ -5,7 +5,7 @@ use crate::policy::secret::Fingerprint;
 
 /// What a process goes on with until it ends, as fingerprints.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 10]);
+pub struct Fixed([(&'static str, Fingerprint); 11]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.
@@ -19,6 +19,7 @@ impl Fixed {
             max_in_flight,
             max_mib_in_flight,
             workers,
+            load_reports,
             drain_delay,
             drain_timeout,
         } = &config.server;
@@ -32,6 +33,7 @@ impl Fixed {
             ("server.max_in_flight", shown(max_in_flight)),
             ("server.max_mib_in_flight", shown(max_mib_in_flight)),
             ("server.workers", shown(workers)),
+            ("server.load_reports", shown(load_reports)),
             ("server.drain_delay", shown(drain_delay)),
             ("server.drain_timeout", shown(drain_timeout)),
             ("admin.listen", shown(&config.admin)),

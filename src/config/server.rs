@@ -31,6 +31,8 @@ pub struct Server {
     pub max_mib_in_flight: usize,
     /// How many threads serve connections.
     pub workers: usize,
+    /// Whether calls end with a report of the load.
+    pub load_reports: bool,
     /// Between NOT_SERVING and closing connections.
     pub drain_delay: Duration,
     /// How long calls in flight may take to end.
@@ -77,6 +79,7 @@ pub(super) fn server(
         max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
         max_mib_in_flight: section.integer("max_mib_in_flight").unwrap_or(512),
         workers: section.integer("workers").unwrap_or_else(cores),
+        load_reports: section.choice("load_reports", &[("none", false), ("per-call", true)]).unwrap_or(false),
         socket_mode: section.parse("socket_mode", found, mode).unwrap_or(SOCKET_MODE),
         listen: listen?,
         tls: match tls {

@@ -121,6 +121,12 @@ const SERVER: &[Key] = &[
         "Threads that serve connections; each call stays on one.",
     ),
     key(
+        "load_reports",
+        Kind::Choice(&["none", "per-call"]),
+        "none",
+        "Whether `ExecutePolicy` and `ExecutePolicyStream` end with ORCA's load report in the trailer `endpoint-load-metrics-bin`, for callers that balance by it.",
+    ),
+    key(
         "drain_delay",
         Kind::Duration,
         "5s",

@@ -11,6 +11,7 @@ mod envoy;
 mod ext_authz;
 mod ext_proc;
 pub mod json;
+mod load;
 mod plugin;
 mod reception;
 mod service;
@@ -37,10 +38,12 @@ use tonic_health::{
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 pub use self::{
+    load::Capacity,
     stream::Socket,
     tls::{ClientCa, Current, Tls, TlsError},
 };
 use self::{
+    load::Load,
     stream::{Connection, Stream},
     web::Web,
 };
@@ -75,6 +78,8 @@ pub struct Options {
     pub max_connection_age: Duration,
     /// Serve TLS instead of plaintext.
     pub tls: Option<Current>,
+    /// Report the load of what there is so much of with each call of the contract.
+    pub load_reports: Option<Capacity>,
 }
 
 /// The front, ready to serve, and the switch of its health. Each worker serves with a clone.
@@ -107,9 +112,16 @@ impl Front {
         let ext_proc = ExternalProcessorServer::new(ext_proc::Service::new(Arc::clone(&engine)));
         let ext_authz = AuthorizationServer::new(ext_authz::Service::new(Arc::clone(&engine)));
         let told = MapResponseLayer::new(undecodable::answer);
-        let routes = http
-            .into()
-            .add_service(Web::new(told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE))))
+        let policies = told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE));
+        let routes = match options.load_reports {
+            None => http.into().add_service(Web::new(policies)),
+            Some(capacity) => {
+                let load = Load::start(Arc::clone(&engine), capacity);
+                let reported = MapResponseLayer::new(move |response| load.append(response));
+                http.into().add_service(Web::new(reported.named_layer(policies)))
+            }
+        };
+        let routes = routes
             .add_service(told.named_layer(tyk.max_decoding_message_size(MAX_OBJECT)))
             .add_service(told.named_layer(apigee.max_decoding_message_size(MAX_MESSAGE)))
             .add_service(ext_proc.max_decoding_message_size(MAX_MESSAGE))

@@ -20,6 +20,7 @@ mod import;
 mod inline;
 mod json;
 mod lifecycle;
+mod load_reports;
 mod readme;
 mod reflection;
 mod secrets;
