@@ -6,7 +6,7 @@ use lambda_policy::pb::{ExecutePolicyRequest, LambdaPolicy, execute_policy_reque
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::support::{Service, eventually, lambda, request};
+use crate::support::{Service, eventually, full, lambda, request};
 
 #[tokio::test]
 async fn every_failure_of_lambda_has_its_reason_and_says_whether_the_function_ran() {
@@ -132,20 +132,6 @@ async fn keys_that_lambda_calls_expired_are_sent_once_as_there_are_no_other_ones
     let failed = service.json("echo", "{}").await.unwrap_err();
     assert_eq!((failed.reason.as_str(), failed.ran.as_str()), ("CREDENTIALS_REJECTED", "no"));
     assert_eq!(lambda.requests().len(), 1);
-}
-
-/// An address whose backlog is full, so that connecting hangs, and what fills it.
-async fn full() -> (std::net::SocketAddr, impl Sized) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut held = Vec::new();
-    let short = Duration::from_millis(200);
-    while let Ok(connected) = tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await {
-        held.push(connected.unwrap());
-    }
-    (address, (listener, held))
 }
 
 #[tokio::test]

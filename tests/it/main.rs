@@ -12,6 +12,7 @@ mod events;
 mod execute;
 mod ext_proc;
 mod failures;
+mod faults;
 mod gateways;
 mod health;
 mod house;

@@ -2,6 +2,8 @@
 
 pub(crate) mod envoy;
 mod envoy_package;
+pub(crate) mod load;
+pub(crate) mod proxy;
 
 use std::{
     path::PathBuf,
@@ -175,6 +177,20 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{what}: not within ten seconds")
+}
+
+/// An address whose backlog is full, so that connecting hangs, and what fills it.
+pub(crate) async fn full() -> (std::net::SocketAddr, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    let short = Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await {
+        held.push(connected.unwrap());
+    }
+    (address, (listener, held))
 }
 
 /// A directory of the test's own, removed when it is dropped.
