@@ -35,6 +35,11 @@ impl Files {
         self.0.entry(file.to_owned()).or_insert_with(|| Stamp::of(file));
     }
 
+    /// Whether every file looks as it did before it was read.
+    pub(super) fn are_as_noted(&self) -> bool {
+        self.0.iter().all(|(file, stamp)| Stamp::of(file) == *stamp)
+    }
+
     /// The files, in order.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)

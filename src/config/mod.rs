@@ -52,11 +52,27 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file and every secret that it refers to.
+    /// Reads a file and every secret that it refers to, all as they are at one time: what changes meanwhile, such as
+    /// Kubernetes' symlink, is read again, so that no key id is put together with the next key's secret.
     ///
     /// # Errors
     /// Everything that is wrong, in the file's order.
     pub fn load(file: &Path) -> Result<Self, Faults> {
+        let mut loaded = Self::load_once(file);
+        for _ in 1..MAX_READS {
+            let files = match &loaded {
+                Ok(config) => &config.files,
+                Err(faults) => &faults.files,
+            };
+            if files.are_as_noted() {
+                break;
+            }
+            loaded = Self::load_once(file);
+        }
+        loaded
+    }
+
+    fn load_once(file: &Path) -> Result<Self, Faults> {
         let files = noted(file);
         match fs::read_to_string(file) {
             Ok(text) => Self::read(&Zeroizing::new(text), file, files),
@@ -103,6 +119,8 @@ fn noted(file: &Path) -> Files {
     files
 }
 
+/// How often files are read that change meanwhile; whoever watches them reads them once more when they have settled.
+const MAX_READS: usize = 5;
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 fn admin(section: &Section<'_>, found: &mut Found) -> Option<SocketAddr> {

@@ -24,6 +24,7 @@ mod lifecycle;
 mod load_reports;
 mod readme;
 mod reflection;
+mod reload;
 mod secrets;
 mod stream;
 mod support;
