@@ -420,7 +420,7 @@ fn a_refusal_says_when_to_try_again_only_where_that_cannot_run_the_function_twic
     ] {
         let headers: Vec<_> = header.iter().map(|seconds| ("retry-after", *seconds)).collect();
         let canned = Canned::new(status, &headers, body);
-        let failed = Call::default().wire().refused(&canned.response());
+        let failed = Call::default().wire().refused(&canned.response(), 0);
         assert_eq!(failed.error.retry_after(), expected, "{what}");
     }
 }

@@ -101,7 +101,8 @@ impl Wire {
         invoke: &Invoke<'_>,
         taken: &Taken,
     ) -> Result<Response<Incoming>, Failed> {
-        let request = self.request(session, invoke, &self.stamp()).map_err(|error| Failed { error, remedy: None })?;
+        let skew = self.skew.load(Ordering::Relaxed);
+        let request = self.request(session, invoke, &stamp(skew)).map_err(|error| Failed { error, remedy: None })?;
         let request = request.map(|payload| RequestBody::new(payload, taken));
         let response = match self.connector.send(request).await {
             Ok(response) => response,
@@ -112,14 +113,14 @@ impl Wire {
         }
         let (head, body) = response.into_parts();
         match read(body).await {
-            Ok(body) => Err(self.refused(&Response::from_parts(head, body))),
+            Ok(body) => Err(self.refused(&Response::from_parts(head, body), skew)),
             Err(error) => Err(Failed { error: classify::broken(&head.headers, &*error), remedy: None }),
         }
     }
 
     /// Now, by AWS's clock as far as it is known.
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp::new(seconds(SystemTime::now()).saturating_add_signed(self.skew.load(Ordering::Relaxed)))
+        stamp(self.skew.load(Ordering::Relaxed))
     }
 
     /// The signed request.
@@ -196,12 +197,13 @@ impl Wire {
         Ok(request)
     }
 
-    pub(super) fn refused(&self, response: &Response<Bytes>) -> Failed {
+    /// What a refusal means of a request that was stamped so many seconds ahead of this machine's clock.
+    pub(super) fn refused(&self, response: &Response<Bytes>, skew: i64) -> Failed {
         let refusal = Refusal::read(response);
         let remedy = match refusal.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => Some(Remedy::Credentials),
             "InvalidSignatureException" | "RequestExpired" | "RequestTimeTooSkewed" | "AuthFailure" => {
-                self.set_clock(response.headers()).then_some(Remedy::Clock)
+                self.set_clock(response.headers(), skew).then_some(Remedy::Clock)
             }
             _ => None,
         };
@@ -215,15 +217,16 @@ impl Wire {
         Failed { error, remedy }
     }
 
-    /// Sets the clock by the answer's date, if it was wrong by more than AWS bears.
-    fn set_clock(&self, headers: &HeaderMap) -> bool {
+    /// Sets the clock by the answer's date. Says whether the request's stamp was wrong by more than AWS bears: another
+    /// call may have set the clock meanwhile.
+    fn set_clock(&self, headers: &HeaderMap, skew: i64) -> bool {
         let Some(date) = text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok()) else {
             return false;
         };
         let [theirs, ours] = [date, SystemTime::now()].map(|time| i64::try_from(seconds(time)).unwrap_or_default());
         let ahead = theirs - ours;
-        let before = self.skew.swap(ahead, Ordering::Relaxed);
-        (ahead - before).abs() >= SKEWED
+        self.skew.store(ahead, Ordering::Relaxed);
+        (ahead - skew).abs() >= SKEWED
     }
 }
 
@@ -281,6 +284,10 @@ fn resolve(access: &Access, fips: bool, dual_stack: bool) -> Result<String, Stri
         Some(Err(error)) => Err(error.to_string()),
         None => Err("the endpoint was not resolved at once".to_owned()),
     }
+}
+
+fn stamp(skew: i64) -> Stamp {
+    Stamp::new(seconds(SystemTime::now()).saturating_add_signed(skew))
 }
 
 fn seconds(time: SystemTime) -> u64 {

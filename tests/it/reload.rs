@@ -178,6 +178,21 @@ async fn a_reload_takes_effect_between_two_calls_and_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_goes_wrong_under_load_loses_no_call() {
+    let lambda = lambda().await;
+    let service = Service::start(&lambda, "  echo: {function: echo, breaker: none}\n").await;
+    let load = Load::of(vec![service.client.clone(); 16], "echo");
+    for ahead in [3600, 0, 7200, 0] {
+        load.more(50).await;
+        lambda.set_clock_ahead(Duration::from_secs(ahead));
+    }
+    load.more(50).await;
+    let tally = load.stop().await;
+    none_lost("calls", &tally);
+    assert_eq!(lambda.runs("echo"), tally.answered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_expire_under_load_lose_no_call_and_are_renewed_once_each() {
     let lambda = lambda().await;
     let role = "{assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r'}, access_key_id: AKIDLOCAL, \
