@@ -138,31 +138,35 @@ pub async fn run(
     Ok(())
 }
 
-/// Out of the load balancers first, then GOAWAY, then out when the last call has ended.
+/// Out of the load balancers first, then GOAWAY, then out when the last connection has ended with its last call.
+///
+/// Until then calls are let in: those that left before their callers heard of GOAWAY, and those of streams that are open,
+/// such as Envoy's for a request that is still being received. HTTP itself sees to it that nobody begins another one.
 async fn drain(
     server: &Server,
     engine: &Engine,
     health: &Health,
     readiness: &Readiness,
     leave: &switch::Sender<bool>,
-    serving: tokio::task::JoinHandle<io::Result<()>>,
+    mut serving: tokio::task::JoinHandle<io::Result<()>>,
 ) {
     tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "stopping");
     readiness.set(false);
     health.set(false).await;
     tokio::time::sleep(server.drain_delay).await;
-    engine.close();
+    health.end_watches().await;
     leave.send_replace(true);
-    if timeout(server.drain_timeout, ended(engine)).await.is_err() {
-        tracing::warn!(
-            in_flight = engine.admission().in_flight(),
-            "calls are cut, as they did not end within drain_timeout"
-        );
-        engine.cut();
-        // Each ends at once with what is to be said of it.
-        let _ = timeout(MOMENT, ended(engine)).await;
+    if timeout(server.drain_timeout, &mut serving).await.is_ok() {
+        return;
     }
-    // A watch of the health service never ends by itself, so connections are given a moment for the last answers only.
+    tracing::warn!(
+        in_flight = engine.admission().in_flight(),
+        "calls are cut and connections closed, as they did not end within drain_timeout"
+    );
+    engine.close();
+    engine.cut();
+    // Each ends at once with what is to be said of it, and connections are given a moment for that.
+    let _ = timeout(MOMENT, ended(engine)).await;
     let _ = timeout(MOMENT, serving).await;
 }
 

@@ -194,6 +194,15 @@ impl Health {
         self.0.set_service_status("", status).await;
         self.0.set_service_status(SERVICE_NAME, status).await;
     }
+
+    /// Ends the watches, which would keep their connections open for ever. From now on the service is NOT_SERVING.
+    pub async fn end_watches(&self) {
+        let mut reporter = self.0.clone();
+        for service in ["", SERVICE_NAME] {
+            reporter.clear_service_status(service).await;
+        }
+        self.set(false).await;
+    }
 }
 
 impl fmt::Display for Error {

@@ -249,7 +249,7 @@ fn the_schema_is_json() {
     assert_eq!(schema["properties"]["policies"]["type"], "object");
 }
 
-async fn http_status(address: &str, path: &str) -> u16 {
+pub(crate) async fn http_status(address: &str, path: &str) -> u16 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();

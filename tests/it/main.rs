@@ -7,6 +7,7 @@ mod binary;
 mod breaker;
 mod callers;
 mod credentials;
+mod drain;
 mod envoy;
 mod events;
 mod execute;
