@@ -27,6 +27,7 @@ mod readme;
 mod reflection;
 mod reload;
 mod secrets;
+mod soak;
 mod stream;
 mod support;
 mod tls;

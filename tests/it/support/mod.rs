@@ -1,5 +1,6 @@
 //! A service and a Lambda on free ports, and calls that say what they found.
 
+pub(crate) mod churn;
 pub(crate) mod envoy;
 mod envoy_package;
 pub(crate) mod load;
