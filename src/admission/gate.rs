@@ -104,6 +104,10 @@ impl Gate {
         self.waiting.load(Ordering::SeqCst)
     }
 
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether a policy that has `own` of `all` of these may have one more.
     fn fits(&self, own: usize, all: usize) -> bool {
         let free = self.limit.saturating_sub(all);

@@ -157,6 +157,11 @@ impl Admission {
         self.gate.waiting()
     }
 
+    /// How much there may be at once.
+    pub fn limits(&self) -> Limits {
+        Limits { in_flight: self.gate.limit(), bytes: self.bodies.limit() }
+    }
+
     /// The bytes that bodies hold.
     pub fn bodies(&self) -> &Arc<Bodies> {
         &self.bodies

@@ -37,6 +37,7 @@ use tower::{BoxError, Service};
 use super::{
     body::Body,
     cut::{Cut, Cuttable},
+    figures::{Figures, Host},
     resolve::{Reach, Resolver},
 };
 
@@ -78,19 +79,23 @@ type TcpConnector = HttpConnector<Resolver>;
 
 /// A pool of connections to every endpoint, for each worker. It is cheap to clone; its clones share their connections.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<[legacy::Client<Connect, Body>]>);
+pub(super) struct Connector {
+    clients: Arc<[legacy::Client<Connect, Body>]>,
+    figures: Arc<Figures>,
+}
 
 /// Makes one connection within [`CONNECT_TIMEOUT`]; the TCP connector's own timeout leaves TLS out.
 #[derive(Clone)]
 struct Connect {
     https: HttpsConnector<TcpConnector>,
     cut: Cut,
+    figures: Arc<Figures>,
 }
 
 impl Connector {
     /// A connector for this many workers, at least one, whose connections end when they are cut, and go no further than
     /// `reach`.
-    pub(super) fn new(workers: usize, cut: &Cut, reach: Reach, trust: ClientConfig) -> Self {
+    pub(super) fn new(workers: usize, cut: &Cut, reach: Reach, trust: ClientConfig, figures: &Arc<Figures>) -> Self {
         let mut tcp = TcpConnector::new_with_resolver(Resolver::new(reach));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -107,15 +112,26 @@ impl Connector {
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
                 .http1_max_buf_size(MAX_READ)
-                .build(Connect { https: https.clone(), cut: cut.clone() })
+                .build(Connect { https: https.clone(), cut: cut.clone(), figures: Arc::clone(figures) })
         };
-        Self((0..workers.max(1)).map(client).collect())
+        Self { clients: (0..workers.max(1)).map(client).collect(), figures: Arc::clone(figures) }
+    }
+
+    /// What is counted of requests to an address.
+    pub(super) fn host(&self, address: &Uri) -> Arc<Host> {
+        self.figures.host(address.host().unwrap_or_default())
+    }
+
+    /// What is counted of all requests.
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Sends a request over a connection of this thread's worker.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
-        let worker = WORKER.get() % self.0.len();
-        let client = self.0.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
+    pub(super) async fn send(&self, request: Request<Body>, host: &Host) -> Result<Response<Incoming>, Unsent> {
+        let worker = WORKER.get() % self.clients.len();
+        let client = self.clients.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
+        host.requests.add();
         match client.request(request).await {
             Ok(response) => Ok(response),
             Err(error) if error.is_connect() => Err(Unsent::NotConnected(error.into())),
@@ -148,13 +164,17 @@ impl Service<Uri> for Connect {
     }
 
     fn call(&mut self, address: Uri) -> Self::Future {
+        let host = self.figures.host(address.host().unwrap_or_default());
         let connecting = self.https.call(address);
         let cut = self.cut.clone();
         Box::pin(async move {
-            tokio::select! {
-                connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting) => Ok(cut.over(connected??)),
+            let connected: Result<_, BoxError> = tokio::select! {
+                connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting) => connected.map_err(Into::into).flatten(),
                 () = cut.wait() => Err("the service stops".into()),
-            }
+            };
+            let count = if connected.is_ok() { &host.opened } else { &host.failed };
+            count.add();
+            Ok(cut.over(connected?))
         })
     }
 }
@@ -164,10 +184,13 @@ impl SdkConnector for Connector {
         let connector = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-            let response = connector.send(request.map(Body::from)).await.map_err(|error| match error {
-                Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
-                Unsent::Broken(cause) => ConnectorError::io(cause),
-            })?;
+            let address = request.uri().clone();
+            let response = connector.send(request.map(Body::from), &connector.host(&address)).await.map_err(
+                |error| match error {
+                    Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
+                    Unsent::Broken(cause) => ConnectorError::io(cause),
+                },
+            )?;
             let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)));
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
         })

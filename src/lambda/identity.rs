@@ -17,7 +17,10 @@ use aws_sdk_sts::{
 };
 use tokio::sync::OnceCell;
 
-use super::refresh::{Error, Identity, Loaded, Provider};
+use super::{
+    figures::{Figures, Loads},
+    refresh::{Error, Identity, Loaded, Loading, Provider},
+};
 use crate::policy::{
     Access, Region,
     credentials::{AccessKeys, AssumeRole},
@@ -30,16 +33,20 @@ const SOURCE: &str = "lambda-policy";
 const LEAST_VALID: Duration = Duration::from_secs(60);
 
 /// The service's own identity: environment, profile, web identity, EKS Pod Identity, ECS, IMDSv2, in the SDK's order.
-pub(super) fn service(http: SharedHttpClient) -> Arc<Identity> {
+pub(super) fn service(http: SharedHttpClient, figures: &Arc<Figures>) -> Arc<Identity> {
     let chain = Arc::new(OnceCell::new());
-    Identity::loaded(move || {
-        let (chain, http) = (Arc::clone(&chain), http.clone());
-        Box::pin(async move {
-            let chain = chain.get_or_init(|| default_chain(http)).await;
-            let credentials = chain.provide_credentials().await.map_err(chain_error)?;
-            Ok(loaded(credentials))
-        })
-    })
+    counted(
+        figures,
+        |figures| &figures.service,
+        move || {
+            let (chain, http) = (Arc::clone(&chain), http.clone());
+            Box::pin(async move {
+                let chain = chain.get_or_init(|| default_chain(http)).await;
+                let credentials = chain.provide_credentials().await.map_err(chain_error)?;
+                Ok(loaded(credentials))
+            })
+        },
+    )
 }
 
 /// A key pair as it is.
@@ -54,38 +61,71 @@ pub(super) fn keys(keys: &AccessKeys) -> Arc<Identity> {
 }
 
 /// A role that `base` assumes.
-pub(super) fn role(role: &AssumeRole, base: Arc<Identity>, access: &Access, http: SharedHttpClient) -> Arc<Identity> {
+pub(super) fn role(
+    role: &AssumeRole,
+    base: Arc<Identity>,
+    access: &Access,
+    http: SharedHttpClient,
+    figures: &Arc<Figures>,
+) -> Arc<Identity> {
     let role = role.clone();
     let (region, endpoint, address) =
         (access.region().clone(), access.endpoint().clone(), access.sts_endpoint().cloned());
+    counted(
+        figures,
+        |figures| &figures.roles,
+        move || {
+            // A client is 16 KB and a fraction of a millisecond, and wanted every hour: it does not outlive its call.
+            let sts = sts(&region, &endpoint, address.as_ref(), Arc::clone(&base), http.clone());
+            let role = role.clone();
+            Box::pin(async move {
+                let answer = sts
+                    .assume_role()
+                    .role_arn(role.role_arn.as_str())
+                    .role_session_name(role.session_name.as_str())
+                    .set_external_id(role.external_id.as_ref().map(|id| id.as_str().to_owned()))
+                    .duration_seconds(i32::try_from(role.duration.as_secs()).unwrap_or(i32::MAX))
+                    .send()
+                    .await
+                    .map_err(|error| sts_error(&role, &error))?;
+                let given = answer
+                    .credentials
+                    .ok_or_else(|| Error { rejected: false, detail: "STS answered without credentials".to_owned() })?;
+                let expiry = SystemTime::try_from(given.expiration).map_err(|error| Error {
+                    rejected: false,
+                    detail: format!("STS answered with an expiry that is none: {error}"),
+                })?;
+                Ok(loaded(Credentials::new(
+                    given.access_key_id,
+                    given.secret_access_key,
+                    Some(given.session_token),
+                    Some(expiry),
+                    SOURCE,
+                )))
+            })
+        },
+    )
+}
+
+/// Credentials whose loads are counted.
+fn counted(
+    figures: &Arc<Figures>,
+    of: fn(&Figures) -> &Loads,
+    load: impl Fn() -> Loading + Send + Sync + 'static,
+) -> Arc<Identity> {
+    let figures = Arc::clone(figures);
     Identity::loaded(move || {
-        // A client is 16 KB and a fraction of a millisecond, and wanted every hour: it does not outlive its call.
-        let sts = sts(&region, &endpoint, address.as_ref(), Arc::clone(&base), http.clone());
-        let role = role.clone();
+        let (loading, figures) = (load(), Arc::clone(&figures));
         Box::pin(async move {
-            let answer = sts
-                .assume_role()
-                .role_arn(role.role_arn.as_str())
-                .role_session_name(role.session_name.as_str())
-                .set_external_id(role.external_id.as_ref().map(|id| id.as_str().to_owned()))
-                .duration_seconds(i32::try_from(role.duration.as_secs()).unwrap_or(i32::MAX))
-                .send()
-                .await
-                .map_err(|error| sts_error(&role, &error))?;
-            let given = answer
-                .credentials
-                .ok_or_else(|| Error { rejected: false, detail: "STS answered without credentials".to_owned() })?;
-            let expiry = SystemTime::try_from(given.expiration).map_err(|error| Error {
-                rejected: false,
-                detail: format!("STS answered with an expiry that is none: {error}"),
-            })?;
-            Ok(loaded(Credentials::new(
-                given.access_key_id,
-                given.secret_access_key,
-                Some(given.session_token),
-                Some(expiry),
-                SOURCE,
-            )))
+            let loaded = loading.await;
+            let loads = of(&figures);
+            let count = match &loaded {
+                Ok(_) => &loads.ok,
+                Err(error) if error.rejected => &loads.rejected,
+                Err(_) => &loads.unavailable,
+            };
+            count.add();
+            loaded
         })
     })
 }

@@ -7,6 +7,7 @@ mod budget;
 mod classify;
 mod connector;
 mod cut;
+pub mod figures;
 mod identity;
 mod invoke;
 mod pool;
@@ -19,7 +20,7 @@ mod sign;
 mod stream;
 mod wire;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -33,7 +34,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Kind, Ran},
-    policy::Access,
+    policy::{Access, secret::Fingerprint},
 };
 
 /// AWS Lambda, through clients and connections that all calls share.
@@ -57,6 +58,22 @@ impl Lambda {
     pub fn new(workers: usize, answers: usize) -> Self {
         let cut = cut::Cut::default();
         Self { pool: pool::Pool::new(workers, answers, &cut), cut }
+    }
+
+    /// What has been counted so far.
+    pub fn figures(&self) -> &figures::Figures {
+        self.pool.figures()
+    }
+
+    /// How many clients the pool has.
+    pub fn clients(&self) -> u64 {
+        self.pool.clients()
+    }
+
+    /// How long the credentials of each identity are still valid, by [`Access::identity_key`]; those of the service itself
+    /// have no key. Identities without credentials, or whose credentials never expire, are left out.
+    pub fn expiries(&self) -> HashMap<Option<Fingerprint>, Duration> {
+        self.pool.expiries()
     }
 
     /// The client for this access, once it has credentials.

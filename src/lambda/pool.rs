@@ -3,7 +3,7 @@
 //! A client is found by a fingerprint of its region, credentials and endpoint, so no secret is a key. A rotated secret
 //! has another fingerprint: the next call builds another client, while calls in flight finish on theirs.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_smithy_runtime_api::{client::http::SharedHttpClient, shared::IntoShared};
 use moka::sync::Cache;
@@ -12,6 +12,7 @@ use super::{
     budget::Budget,
     connector::{self, Connector},
     cut::Cut,
+    figures::Figures,
     identity,
     refresh::Identity,
     resolve::Reach,
@@ -42,6 +43,7 @@ pub(super) struct Pool {
     connector: Connector,
     room: Room,
     http: SharedHttpClient,
+    figures: Arc<Figures>,
 }
 
 /// The way to Lambda for one access, and whose it is.
@@ -58,25 +60,49 @@ pub(super) struct Client {
 
 impl Pool {
     pub(super) fn new(workers: usize, answers: usize, cut: &Cut) -> Self {
+        let figures = Arc::new(Figures::default());
         let trust = connector::trust();
-        let connector = Connector::new(workers, cut, Reach::Routed, trust.clone());
+        let connector = Connector::new(workers, cut, Reach::Routed, trust.clone(), &figures);
         let http: SharedHttpClient = connector.clone().into_shared();
         // Only the service's own identity comes from where metadata is.
-        let own: SharedHttpClient = Connector::new(1, cut, Reach::Everything, trust).into_shared();
+        let own: SharedHttpClient = Connector::new(1, cut, Reach::Everything, trust, &figures).into_shared();
+        let counts = Arc::clone(&figures);
+        let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE);
         Self {
-            clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
+            clients: clients.eviction_listener(move |_, _, _| counts.evicted.add()).build(),
             identities: Cache::builder().max_capacity(MAX_IDENTITIES).time_to_idle(IDLE_IDENTITY).build(),
-            service: identity::service(own),
+            service: identity::service(own, &figures),
             budget: Budget::of_all(),
             connector,
             room: Room::new(answers),
             http,
+            figures,
         }
     }
 
     /// The client for this access; callers that come together get the same.
     pub(super) fn client(&self, access: &Access) -> Arc<Client> {
-        self.clients.get_with(access.key(), || Arc::new(self.build(access)))
+        self.figures.lookups.add();
+        self.clients.get_with(access.key(), || {
+            self.figures.built.add();
+            Arc::new(self.build(access))
+        })
+    }
+
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    pub(super) fn clients(&self) -> u64 {
+        // Without this the count would be that of some time ago.
+        self.clients.run_pending_tasks();
+        self.clients.entry_count()
+    }
+
+    pub(super) fn expiries(&self) -> HashMap<Option<Fingerprint>, Duration> {
+        let roles = self.identities.iter().map(|(key, identity)| (Some(*key), identity));
+        let all = roles.chain([(None, Arc::clone(&self.service))]);
+        all.filter_map(|(key, identity)| Some((key, identity.expires_in()?))).collect()
     }
 
     fn build(&self, access: &Access) -> Client {
@@ -96,9 +122,9 @@ impl Pool {
         };
         match credentials.role() {
             None => base(),
-            Some(role) => self
-                .identities
-                .get_with(access.identity_key(), || identity::role(role, base(), access, self.http.clone())),
+            Some(role) => self.identities.get_with(access.identity_key(), || {
+                identity::role(role, base(), access, self.http.clone(), &self.figures)
+            }),
         }
     }
 }

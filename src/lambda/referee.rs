@@ -198,7 +198,7 @@ impl Call {
         let credentials = OwnCredentials::new(Base::Service, None);
         Wire::new(
             &Access::new(region, credentials, self.endpoint.clone(), None),
-            Connector::new(1, &Cut::default(), Reach::Routed, trust()),
+            Connector::new(1, &Cut::default(), Reach::Routed, trust(), &Arc::default()),
         )
         .unwrap()
     }

@@ -133,6 +133,12 @@ impl Identity {
         true
     }
 
+    /// How long the credentials at hand are still valid; `None` without any, and if they are valid for ever.
+    pub(super) fn expires_in(&self) -> Option<Duration> {
+        let expires_at = self.current.load().as_ref()?.expires_at?;
+        Some(expires_at.saturating_duration_since(Instant::now()))
+    }
+
     /// Renews beside the calls, unless somebody does.
     fn renew(self: &Arc<Self>) {
         if self.renewing.swap(true, Ordering::AcqRel) {

@@ -27,6 +27,7 @@ use super::{
     body::{Body as RequestBody, Taken},
     classify,
     connector::{Connector, Unsent},
+    figures::Host,
     identity::chain_of,
     invoke::{Api, Invoke},
     refresh::Session,
@@ -44,6 +45,7 @@ const SKEWED: i64 = 240;
 #[derive(Debug)]
 pub(super) struct Wire {
     connector: Connector,
+    host: Arc<Host>,
     target: Target,
     signer: Signer,
     /// How many seconds AWS's clock is ahead of this machine's.
@@ -85,9 +87,11 @@ impl Wire {
     /// # Errors
     /// If AWS has no such endpoint, for example no FIPS one in a region.
     pub(super) fn new(access: &Access, connector: Connector) -> Result<Self, String> {
+        let target = Target::of(access)?;
         Ok(Self {
+            host: connector.host(&Uri::from(target.authority.clone())),
             connector,
-            target: Target::of(access)?,
+            target,
             signer: Signer::new(access.region().as_str()),
             skew: AtomicI64::new(0),
         })
@@ -104,10 +108,11 @@ impl Wire {
         let skew = self.skew.load(Ordering::Relaxed);
         let request = self.request(session, invoke, &stamp(skew)).map_err(|error| Failed { error, remedy: None })?;
         let request = request.map(|payload| RequestBody::new(payload, taken));
-        let response = match self.connector.send(request).await {
+        let response = match self.connector.send(request, &self.host).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),
         };
+        self.connector.figures().answered(response.status().as_str());
         if matches!(response.status().as_u16(), 200 | 202 | 204) {
             return Ok(response);
         }
