@@ -21,6 +21,7 @@ use lambda_policy::{
     execute::{Choice, Engine, Input, Request},
     lambda,
     policy::Caller,
+    telemetry::Metrics,
 };
 
 const WARM_UP: usize = 200;
@@ -86,7 +87,8 @@ fn main() {
          AKIDEXAMPLE, secret_access_key: wJalrXUtnFEMI}}}}}}"
     );
     let config = Config::parse(&text, Path::new("hot_path")).unwrap();
-    let engine = Engine::new(config.policies, Limits { in_flight: 1024, bytes: 256 << 20 }, 1);
+    let limits = Limits { in_flight: 1024, bytes: 256 << 20 };
+    let engine = Engine::new(config.policies, limits, 1, Metrics::new(None).unwrap());
     let payload = Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(192)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! What the parts of a warm call cost: decoding, finding the policy and its client, signing, encoding. The events are in
+//! What the parts of a warm call cost: decoding, finding the policy and its client, signing, encoding, counting. The events are in
 //! `event.rs`, the whole in `load/`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -15,6 +15,10 @@ use lambda_policy::{
         execute_policy_response::Output,
     },
     policy::Policies,
+    telemetry::{
+        Form, Invoked, Metrics, Rpcs,
+        access::{Answered, Line},
+    },
 };
 use prost::Message;
 use tokio::time::Instant;
@@ -82,5 +86,39 @@ fn way_to_lambda(c: &mut Criterion) {
     c.bench_function("make the signed request", |b| b.iter(|| ready.request(black_box(&invoke)).unwrap()));
 }
 
-criterion_group!(benches, messages, way_to_lambda);
+fn telemetry(c: &mut Criterion) {
+    let policies = policies();
+    let metrics = Metrics::new(None).unwrap();
+    metrics.set_policies(policies.named.keys().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+    let answered = Answered {
+        status: 200,
+        error_kind: None,
+        aws_request_id: "00000000-0000-0000-0000-000000000000",
+        version: "$LATEST",
+        queue: Duration::from_micros(1),
+        credentials: Duration::from_micros(1),
+        lambda: Duration::from_millis(1),
+        event_bytes: 200,
+        output_bytes: 200,
+    };
+    c.bench_function("count a call", |b| {
+        b.iter(|| Line::start(&metrics, "ExecutePolicy", black_box("policy-50")).answered(answered));
+    });
+    let rpcs = Rpcs::new(metrics.clone(), ["lambdapolicy.v1.PolicyService/ExecutePolicy".to_owned()]);
+    c.bench_function("count an rpc", |b| {
+        b.iter(|| {
+            rpcs.ended(
+                rpcs.method(black_box("/lambdapolicy.v1.PolicyService/ExecutePolicy")),
+                0,
+                Duration::from_millis(1),
+            )
+        });
+    });
+    for name in policies.named.keys() {
+        Line::start(&metrics, "ExecutePolicy", name.as_str()).answered(answered);
+    }
+    c.bench_function("show the metrics of a hundred policies", |b| b.iter(|| metrics.scrape(Form::Prometheus).len()));
+}
+
+criterion_group!(benches, messages, way_to_lambda, telemetry);
 criterion_main!(benches);

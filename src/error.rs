@@ -213,6 +213,19 @@ pub struct About {
     pub region: String,
 }
 
+/// How far a call came until it failed: where its time went, and how large its event was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Waiting for admission.
+    pub queue: Duration,
+    /// Waiting for credentials, once it was admitted.
+    pub credentials: Option<Duration>,
+    /// Invoking, once there were credentials.
+    pub lambda: Option<Duration>,
+    /// The event's size in bytes.
+    pub event_bytes: usize,
+}
+
 /// A call's failure.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -227,6 +240,7 @@ struct Inner {
     retry_after: Option<Duration>,
     about: Option<About>,
     aws_request_id: Option<String>,
+    spent: Option<Spent>,
 }
 
 impl Error {
@@ -241,6 +255,7 @@ impl Error {
             retry_after: kind.default_retry_after(),
             about: None,
             aws_request_id: None,
+            spent: None,
         }))
     }
 
@@ -306,6 +321,13 @@ impl Error {
         Self::new(self.kind(), self.message()).with_ran(self.ran()).with_retry_after(self.retry_after())
     }
 
+    /// Says how far the call came.
+    #[must_use]
+    pub fn with_spent(mut self, spent: Spent) -> Self {
+        self.0.spent = Some(spent);
+        self
+    }
+
     /// What happened.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -344,6 +366,11 @@ impl Error {
     /// AWS's id of the request, if AWS gave one.
     pub fn aws_request_id(&self) -> Option<&str> {
         self.0.aws_request_id.as_deref()
+    }
+
+    /// How far the call came, if it had an event.
+    pub fn spent(&self) -> Option<Spent> {
+        self.0.spent
     }
 }
 

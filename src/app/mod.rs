@@ -10,6 +10,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch as switch,
     time::timeout,
@@ -29,6 +30,7 @@ use crate::{
         facade, keys,
     },
     lambda,
+    telemetry::Metrics,
 };
 
 /// How long what has nothing left to wait for may take.
@@ -55,6 +57,8 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// Metrics cannot be pushed where the configuration says.
+    Otlp(String),
     /// A listener failed.
     Serve(String),
 }
@@ -89,10 +93,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     lambda::install_crypto();
     let fixed = Fixed::of(&config);
-    let Config { server, policies, files, warnings, admin: _ } = config;
+    let Config { server, policies, files, warnings, otlp, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let engine = Arc::new(Engine::new(policies, limits(&server), server.workers));
+    let metrics = Metrics::new(otlp.as_ref()).map_err(Error::Otlp)?;
+    metrics.configured();
+    metrics.add_runtime("main".to_owned(), &Handle::current());
+    let engine = Arc::new(Engine::new(policies, limits(&server), server.workers, Arc::clone(&metrics)));
+    engine.observe();
     // Plain HTTP beside gRPC: the façade, and the contract as JSON.
     let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
     let tls = server.tls.clone().map(grpc::Current::new);
@@ -118,7 +126,8 @@ pub async fn run(
     let gone = |mut left: switch::Receiver<bool>| async move {
         let _ = left.wait_for(|leave| *leave).await;
     };
-    let mut serving = tokio::spawn(workers::serve(listeners.grpc, server.workers, front, left.clone()));
+    let serving = workers::serve(listeners.grpc, server.workers, front, left.clone(), Arc::clone(&metrics));
+    let mut serving = tokio::spawn(serving);
     let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
     keys::follow(&engine);
     let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls };
@@ -134,6 +143,8 @@ pub async fn run(
     if let Some(reloading) = reloading {
         reloading.abort();
     }
+    // What was not pushed is pushed now; it blocks, and what it waits for runs here.
+    let _ = tokio::task::spawn_blocking(move || metrics.shut_down()).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -209,6 +220,7 @@ impl fmt::Display for Error {
             Self::Listen { setting, address, error } => {
                 write!(f, "{setting}: {address} cannot be listened on: {error}")
             }
+            Self::Otlp(error) => write!(f, "telemetry.otlp: metrics cannot be pushed there: {error}"),
             Self::Serve(error) => write!(f, "the server ended: {error}"),
         }
     }

@@ -44,12 +44,14 @@ pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
                 }
                 serves.engine.replace(config.policies);
                 keys::follow(&serves.engine);
+                serves.engine.metrics().configured();
                 watch = Watch::new(config.files);
             }
             Ok(Err(faults)) => {
                 for fault in faults.to_string().lines() {
                     tracing::error!(fault, "configuration not reloaded: the old one stays in force");
                 }
+                serves.engine.metrics().not_configured();
                 // What is missing may come, and what is in force may change.
                 watch.add(faults.files);
             }

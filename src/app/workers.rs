@@ -14,7 +14,11 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 
 use super::listen::{Accepted, Listener};
-use crate::{grpc::Front, lambda, telemetry::writer};
+use crate::{
+    grpc::Front,
+    lambda,
+    telemetry::{Metrics, writer},
+};
 
 /// How long to wait when no connection can be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -28,6 +32,7 @@ pub(super) async fn serve(
     workers: usize,
     front: Front,
     mut leave: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
 ) -> io::Result<()> {
     let front = Arc::new(front);
     let mut queues = Vec::with_capacity(workers);
@@ -38,6 +43,7 @@ pub(super) async fn serve(
         let (front, leave) = (Front::clone(&front), leave.clone());
         // The runtime is made here, so that a start that fails is told.
         let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(writer::flush).build()?;
+        metrics.add_runtime(number.to_string(), runtime.handle());
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             lambda::on_worker(number);
             writer::keep();

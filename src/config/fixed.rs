@@ -37,6 +37,7 @@ impl Fixed {
             ("server.drain_delay", shown(drain_delay)),
             ("server.drain_timeout", shown(drain_timeout)),
             ("admin.listen", shown(&config.admin)),
+            ("telemetry.otlp", shown(&config.otlp)),
         ])
     }
 

@@ -13,6 +13,7 @@ mod secrets;
 mod section;
 mod server;
 mod shape;
+mod telemetry;
 
 use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -30,10 +31,13 @@ pub use self::{
     server::{Listen, Server},
 };
 use self::{secrets::Secrets, section::Section};
-use crate::policy::{
-    Allowed, Name, Policies, Routes, Unmatched,
-    endpoint::Endpoint,
-    routes::{self, Host, Route},
+use crate::{
+    policy::{
+        Allowed, Name, Policies, Routes, Unmatched,
+        endpoint::Endpoint,
+        routes::{self, Host, Route},
+    },
+    telemetry::Otlp,
 };
 
 /// A configuration without a fault.
@@ -41,8 +45,10 @@ use crate::policy::{
 pub struct Config {
     /// How calls are served.
     pub server: Server,
-    /// Where probes are answered.
+    /// Where operators look.
     pub admin: SocketAddr,
+    /// Where metrics are pushed.
+    pub otlp: Option<Otlp>,
     /// What is executed.
     pub policies: Policies,
     /// The file and all that it refers to: when one of them changes, the configuration does.
@@ -102,11 +108,12 @@ impl Config {
         let mut warnings = Vec::new();
         let server = server::server(&server_section, &mut secrets, &mut warnings, &mut found);
         let admin = admin(&Section::new(root.get("admin"), None, "admin"), &mut found);
+        let otlp = telemetry::otlp(&root, &mut found);
         let callers = callers::callers(&root, &server_section, &mut secrets, &mut found);
         let policies = policies(&root, &server_section, callers, &mut secrets, &mut warnings, &mut found);
         match (server, admin) {
             (Some(server), Some(admin)) if found.is_empty() => {
-                Ok(Self { server, admin, policies, files: secrets.files, warnings })
+                Ok(Self { server, admin, otlp, policies, files: secrets.files, warnings })
             }
             _ => Err(found.into_faults(file, secrets.files)),
         }

@@ -142,7 +142,8 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-fn to_json(node: &Node) -> serde_json::Value {
+/// A value as JSON.
+pub(super) fn to_json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
         Value::Text(text) if node.quoted => serde_json::Value::String(text.clone()),

@@ -57,7 +57,8 @@ const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
 /// The file.
 pub(super) const FILE: &[Key] = &[
     key("server", Kind::Section(SERVER), "", "How calls are served."),
-    key("admin", Kind::Section(ADMIN), "", "The port for probes."),
+    key("admin", Kind::Section(ADMIN), "", "The port for operators."),
+    key("telemetry", Kind::Section(TELEMETRY), "", "What the service says of itself."),
     key("defaults", Kind::Section(DEFAULTS), "", "What policies have unless they say otherwise."),
     key("callers", Kind::Named(CALLER), "", "Who may call, by names that policies allow."),
     key("policies", Kind::Named(POLICY), "", "The policies by the name that calls use."),
@@ -196,6 +197,13 @@ const JWT: &[Key] = &[
 ];
 
 const ADMIN: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9464", "Address and port for `/livez` and `/readyz`.")];
+
+const TELEMETRY: &[Key] = &[key("otlp", Kind::Section(OTLP), "", "Push metrics by OTLP over gRPC, beside `/metrics`.")];
+
+const OTLP: &[Key] = &[
+    required("endpoint", Kind::Text, "Address of a collector, such as `http://localhost:4317`."),
+    key("interval", Kind::Duration, "30s", "Between two pushes, 1s to 1h."),
+];
 
 const ROUTE: &[Key] = &[
     key("host", Kind::Text, "", "Only this host; `*.` before it stands for every host below."),

@@ -97,13 +97,16 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
     let key = "credentials: default";
     for (what, text, expected) in [
         ("a typing error", "polices: {}".into(), "f.yaml:1:1: polices: is not a setting: did you mean `policies`?"),
-        ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `defaults`, `callers`, `policies`"),
+        ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `telemetry`, `defaults`, `callers`, `policies`"),
         ("a wrong type", "server: 1".into(), "f.yaml:1:9: server: is a single value: expected a map of `listen`"),
         ("a list for a word", "server: {listen: [a]}".into(), "f.yaml:1:18: server.listen: is a list: expected a single value"),
         ("no address", "server: {listen: here}".into(), "f.yaml:1:18: server.listen: `here` is not an address and port: expected one such as `127.0.0.1:50051`"),
         ("no number", "server: {max_in_flight: many}".into(), "f.yaml:1:25: server.max_in_flight: `many` is not a whole number from 1 to 1000000"),
         ("too small", "server: {max_in_flight: 0}".into(), "f.yaml:1:25: server.max_in_flight: `0` is not a whole number"),
         ("no duration", "server: {drain_delay: 5}".into(), "f.yaml:1:23: server.drain_delay: `5` is not a duration: expected one such as"),
+        ("no collector", "telemetry: {otlp: {}}".into(), "f.yaml:1:19: telemetry.otlp.endpoint: is missing"),
+        ("no address of one", "telemetry: {otlp: {endpoint: 'collector:4317'}}".into(), "f.yaml:1:30: telemetry.otlp.endpoint: "),
+        ("too often", "telemetry: {otlp: {endpoint: 'http://c:4317', interval: 10ms}}".into(), "telemetry.otlp.interval: `10ms` is outside of what is possible: expected 1s to 1h"),
         ("no such word", "server: {inline_policies: yes}".into(), "f.yaml:1:27: server.inline_policies: `yes` is none of `deny`, `allow`"),
         ("no YAML", "policies: [".into(), "f.yaml:2:1: is not YAML: "),
         ("an empty value", orders("credentials: default\n    title:"), "f.yaml:6:10: policies.orders.title: is empty"),

@@ -47,6 +47,7 @@ mod tests {
             request_id: "aws-1".to_owned(),
             log: String::new(),
             timing: Default::default(),
+            sizes: Default::default(),
             variables: Default::default(),
             room: None,
         }

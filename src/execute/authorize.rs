@@ -19,7 +19,6 @@ use crate::{
         authorization::{Authorizer, Denial, Verdict},
     },
     policy::{Caller, Policy, secret::Fingerprint},
-    telemetry::access::Line,
 };
 
 /// The most answers that are kept: about 1 KB each.
@@ -118,7 +117,7 @@ impl Engine {
         let verdict = match key.and_then(|key| self.verdicts.cache.get(&key)) {
             Some(held) => held.verdict,
             None => {
-                let line = Line::start(rpc, policy.name.as_str());
+                let line = self.line(rpc, policy.name.as_str()).of(&call.request_id);
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
                 let reply = match self.execute(request).await {

@@ -106,6 +106,8 @@ pub struct Reply {
     pub log: String,
     /// Where the time went.
     pub timing: Timing,
+    /// How much went to the function and came from it.
+    pub sizes: Sizes,
     /// What the policy's `output` picked.
     pub variables: BTreeMap<String, String>,
     /// What a large output holds until it is passed on.
@@ -162,6 +164,15 @@ pub struct Timing {
     pub total: Duration,
 }
 
+/// How much a call was, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    /// The event.
+    pub event: usize,
+    /// The function's output.
+    pub output: usize,
+}
+
 /// Stands in the log for the policy of a call that was refused before there was one: it is no policy's name.
 pub const NO_POLICY: &str = "-";
 
@@ -181,6 +192,8 @@ impl Reply {
             queue: self.timing.queue,
             credentials: self.timing.credentials,
             lambda: self.timing.lambda,
+            event_bytes: self.sizes.event,
+            output_bytes: self.sizes.output,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod answer;
 mod authorize;
 mod call;
+mod observe;
 mod settle;
 mod stream;
 
@@ -13,14 +14,15 @@ use tokio::time::Instant;
 
 pub use self::authorize::Decision;
 pub use self::call::{
-    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Timing, request_id,
+    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
 use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
-    error::{Error, Kind},
+    error::{Error, Kind, Spent},
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{Caller, InlineDefaults, Policies, Policy, Qualifier, callers::Presented},
+    telemetry::{Metrics, access::Line},
 };
 
 /// Executes policies.
@@ -30,16 +32,19 @@ pub struct Engine {
     lambda: Lambda,
     admission: Admission,
     verdicts: authorize::Verdicts,
+    metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    /// An engine for these policies, within these limits, on this many workers.
-    pub fn new(policies: Policies, limits: Limits, workers: usize) -> Self {
+    /// An engine for these policies, within these limits, on this many workers, whose figures go to these metrics.
+    pub fn new(policies: Policies, limits: Limits, workers: usize, metrics: Arc<Metrics>) -> Self {
+        observe::set_policies(&metrics, &policies);
         Self {
             lambda: Lambda::new(workers, limits.bytes),
             admission: Admission::new(limits, &policies),
             policies: ArcSwap::from_pointee(policies),
             verdicts: authorize::Verdicts::new(),
+            metrics,
         }
     }
 
@@ -51,11 +56,17 @@ impl Engine {
     /// Puts other policies and callers in force, between two calls.
     pub fn replace(&self, policies: Policies) {
         self.admission.replace(&policies);
+        observe::set_policies(&self.metrics, &policies);
         if let (Some(new), Some(old)) = (&policies.callers, &self.policies.load().callers) {
             new.inherit(old);
         }
         self.policies.store(Arc::new(policies));
         self.verdicts.forget();
+    }
+
+    /// Begins the access line of a call; without a policy's name the call brought its own.
+    pub fn line(&self, rpc: &'static str, policy: &str) -> Line {
+        Line::start(&self.metrics, rpc, policy)
     }
 
     /// Lets no new call in.
@@ -135,8 +146,8 @@ impl Engine {
         let input = request.take_input();
         let Prepared { ready, invoke, form, deadline, clock, trial, permit: _permit } =
             self.prepare(policy, input, &request, Api::Invoke).await?;
-        let answer = trial.hear(ready.invoke(&invoke, deadline).await)?;
-        Ok(settle::settle(policy, form, answer, clock.timing()))
+        let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+        Ok(settle::settle(policy, form, trial.hear(answer)?, clock))
     }
 
     /// Everything before the invocation: the event, a place among the calls in flight, and a client with credentials.
@@ -157,6 +168,7 @@ impl Engine {
         };
         let invocation = request.invocation(policy);
         let (payload, form) = settle::encode(input, policy)?;
+        let event_bytes = payload.len();
         let most = invocation.max_payload();
         if payload.len() > most {
             return Err(Error::new(
@@ -170,10 +182,14 @@ impl Engine {
         }
 
         let whole = deadline == limit;
-        let Admitted { permit, trial } =
-            self.admission.admit(policy, qualifier, payload.len(), deadline, whole).await?;
+        let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline, whole).await;
+        let Admitted { permit, trial } = admitted
+            .map_err(|error| error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() }))?;
         let admitted = permit.since();
-        let ready = self.lambda.ready(&policy.access, deadline).await?;
+        let ready = self.lambda.ready(&policy.access, deadline).await.map_err(|error| {
+            let credentials = Some(admitted.elapsed());
+            error.with_spent(Spent { queue: admitted - started, credentials, lambda: None, event_bytes })
+        })?;
         let invoke = Invoke {
             api,
             target: &policy.target,
@@ -184,7 +200,7 @@ impl Engine {
             tenant: request.tenant.as_ref().or(policy.tenant.as_ref()),
             payload,
         };
-        let clock = Clock { started, admitted, authorized: Instant::now() };
+        let clock = Clock { started, admitted, authorized: Instant::now(), event_bytes };
         Ok(Prepared { permit, trial, ready, invoke, form, deadline, clock })
     }
 }
@@ -200,12 +216,13 @@ struct Prepared<'a> {
     clock: Clock,
 }
 
-/// When a call came how far.
+/// When a call came how far, and with how large an event.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     started: Instant,
     admitted: Instant,
     authorized: Instant,
+    event_bytes: usize,
 }
 
 impl Clock {
@@ -218,6 +235,12 @@ impl Clock {
             lambda: ended - self.authorized,
             total: ended - self.started,
         }
+    }
+
+    /// The same for a call that fails now.
+    fn spent(self) -> Spent {
+        let Timing { queue, credentials, lambda, total: _ } = self.timing();
+        Spent { queue, credentials: Some(credentials), lambda: Some(lambda), event_bytes: self.event_bytes }
     }
 }
 

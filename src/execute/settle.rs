@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::call::{FunctionError, Input, Output, Reply, Timing};
+use super::{
+    Clock,
+    call::{FunctionError, Input, Output, Reply, Sizes},
+};
 use crate::{
     error::{Error, Kind},
     event::{self, Failure, Front, Malformed, Marks, Unencodable, exchange, fault::Fault, rules},
@@ -50,8 +53,10 @@ fn event(call: &event::Call, policy: &Policy) -> Result<Bytes, Error> {
 }
 
 /// Makes Lambda's answer the policy's.
-pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing) -> Reply {
+pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, clock: Clock) -> Reply {
+    let timing = clock.timing();
     let Answer { status, payload, fault, version, request_id, log, room } = answer;
+    let sizes = Sizes { event: clock.event_bytes, output: payload.len() };
     let variables = match &fault {
         None if status == 200 => policy.output.apply(&payload),
         _ => BTreeMap::new(),
@@ -78,7 +83,7 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, timing: Timing
             }
         },
     };
-    Reply { status, output, error, version, request_id, log, timing, variables, room }
+    Reply { status, output, error, version, request_id, log, timing, sizes, variables, room }
 }
 
 /// The HTTP answer to an output that is none.

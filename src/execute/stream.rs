@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Clock, Engine, Prepared,
-    call::{FunctionError, Input, Output, Reply, Request, Timing},
+    call::{FunctionError, Input, Output, Reply, Request, Sizes, Timing},
     settle::{self, Form},
 };
 use crate::{
@@ -93,6 +93,8 @@ struct Reading {
     deadline: Instant,
     clock: Clock,
     permit: Permit,
+    /// How many bytes of the body have been.
+    handed_on: usize,
 }
 
 impl Engine {
@@ -139,17 +141,19 @@ impl Engine {
         let Prepared { ready, invoke, form, deadline, clock, trial, permit } =
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
-            let answer = trial.hear(ready.invoke(&invoke, deadline).await)?;
-            return Ok(Begun::whole(settle::settle(policy, form, answer, clock.timing())));
+            let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+            return Ok(Begun::whole(settle::settle(policy, form, trial.hear(answer)?, clock)));
         }
         // That it begins is Lambda's part; how long it goes on, and where it ends, is the function's.
-        let stream = trial.hear(ready.stream(&invoke, deadline).await)?;
+        let stream = ready.stream(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+        let stream = trial.hear(stream)?;
         let policy = Arc::clone(policy);
-        let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit });
+        let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit, handed_on: 0 });
         let Form::Http { request_id, marks } = form else { return Ok(Begun::Coming(None, Bytes::new(), reading)) };
         let mut opening = Opening::new(reading.policy.event, reading.stream.content_type.take());
         let (fault, log) = loop {
-            let piece = timeout_at(deadline, reading.next()).await.unwrap_or_else(|_| Err(out_of_time()))?;
+            let piece = timeout_at(deadline, reading.next()).await.unwrap_or_else(|_| Err(out_of_time()));
+            let piece = piece.map_err(|error| error.with_spent(clock.spent()))?;
             let chunk = match piece {
                 lambda::Part::Chunk(chunk) => chunk,
                 lambda::Part::End { fault, log } => break (fault, log),
@@ -162,8 +166,8 @@ impl Engine {
                 // Nobody would read to its end what has no body.
                 Ok(Some((head, _))) => {
                     let answer = event::Reply::from_head(head.marked(marks), Bytes::new());
-                    let (error, log) =
-                        timeout_at(deadline, reading.drain()).await.unwrap_or_else(|_| Err(out_of_time()))?;
+                    let drained = timeout_at(deadline, reading.drain()).await.unwrap_or_else(|_| Err(out_of_time()));
+                    let (error, log) = drained.map_err(|error| error.with_spent(clock.spent()))?;
                     return Ok(Begun::whole(reading.reply(answer, error, log)));
                 }
                 Err(why) => {
@@ -181,7 +185,7 @@ impl Engine {
         let (version, request_id_of_aws) = (stream.version.clone(), stream.request_id.clone());
         tokio::spawn(stream.close());
         let answer = Answer { status: 200, payload, fault, version, request_id: request_id_of_aws, log, room: None };
-        Ok(Begun::whole(settle::settle(&policy, Form::Http { request_id, marks }, answer, clock.timing())))
+        Ok(Begun::whole(settle::settle(&policy, Form::Http { request_id, marks }, answer, clock)))
     }
 }
 
@@ -200,7 +204,7 @@ impl Streamed {
 
     /// An answer that is there as a whole.
     fn whole(reply: Reply) -> Self {
-        let Reply { status, output, error, version, request_id, log, timing, variables: _, room } = reply;
+        let Reply { status, output, error, version, request_id, log, timing, sizes: _, variables: _, room } = reply;
         let (head, body) = match output {
             Output::None => (None, Bytes::new()),
             Output::Payload(body) => (None, body),
@@ -224,7 +228,7 @@ impl Reading {
             // Dropped, the line tells that the caller went away, and the stream closes its connection.
             () = parts.closed() => return,
         };
-        let Self { policy, stream, permit, .. } = *self;
+        let Self { policy, stream, permit, clock, handed_on, .. } = *self;
         // Nothing is in flight at Lambda any more, however long the last piece waits to be taken.
         drop(permit);
         match ended {
@@ -237,12 +241,15 @@ impl Reading {
                     queue: end.timing.queue,
                     credentials: end.timing.credentials,
                     lambda: end.timing.lambda,
+                    event_bytes: clock.event_bytes,
+                    output_bytes: handed_on,
                 });
                 // An error means that nobody waits for it.
                 tokio::join!(async { drop(parts.send(Ok(Part::End(end))).await) }, stream.close());
             }
             Err(error) => {
                 let error = error.with_aws_request_id(Some(&stream.request_id)).with_about(policy.about());
+                let error = error.with_spent(clock.spent());
                 drop(stream);
                 line.failed(&error);
                 drop(parts.send(Err(error)).await);
@@ -253,6 +260,7 @@ impl Reading {
     async fn forward(&mut self, first: Bytes, parts: &mpsc::Sender<Result<Part, Error>>) -> Result<End, Error> {
         let mut chunk = first;
         loop {
+            self.handed_on += chunk.len();
             while !chunk.is_empty() {
                 if parts.send(Ok(Part::Chunk(piece(&mut chunk)))).await.is_err() {
                     // Whoever races this sees that the channel is closed.
@@ -292,6 +300,7 @@ impl Reading {
             request_id: self.stream.request_id.clone(),
             log,
             timing: self.clock.timing(),
+            sizes: Sizes { event: self.clock.event_bytes, output: self.handed_on },
             variables: Default::default(),
             room: None,
         }

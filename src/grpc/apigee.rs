@@ -261,6 +261,7 @@ mod tests {
             request_id: "aws-1".into(),
             log: String::new(),
             timing: Default::default(),
+            sizes: Default::default(),
             variables: picked.map(|(name, json)| (name.to_owned(), json.to_owned())).into(),
             room: None,
         };

@@ -12,7 +12,7 @@ use crate::{
 
 /// The response of a call.
 pub(super) fn reply(reply: Reply) -> pb::ExecutePolicyResponse {
-    let Reply { status, output, error, version, request_id, log, timing, variables, room: _ } = reply;
+    let Reply { status, output, error, version, request_id, log, timing, sizes: _, variables, room: _ } = reply;
     pb::ExecutePolicyResponse {
         status: i32::from(status),
         output: match output {

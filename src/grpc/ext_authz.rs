@@ -25,7 +25,6 @@ use crate::{
         google::rpc,
     },
     policy::Caller,
-    telemetry::access::Line,
 };
 
 const RPC: &str = "ext_authz";
@@ -56,14 +55,15 @@ impl Service {
             // To pass by default is for functions that answer, and not for those that guard.
             Ok(None) => return refuse(Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits")),
             Err(error) => {
-                Line::start(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY)).failed(&error);
+                let line = self.engine.line(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY));
+                line.of(&request_id).failed(&error);
                 return refuse(error);
             }
         };
         let Some(authorizer) = policy.authorizer.clone() else {
             let error = Error::new(Kind::CallerDenied, "the policy is no authorizer: its `authorizer` is not set")
                 .with_about(policy.about());
-            Line::start(RPC, policy.name.as_str()).failed(&error);
+            self.engine.line(RPC, policy.name.as_str()).of(&request_id).failed(&error);
             return refuse(error);
         };
         let deadline = deadline.map(|deadline| deadline.0);

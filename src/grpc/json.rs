@@ -21,7 +21,6 @@ use crate::{
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
-    telemetry::access::Line,
 };
 
 const RPC: &str = "ExecutePolicy (JSON)";
@@ -52,7 +51,7 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
     let caller = Caller::of(request.extensions());
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
-    let line = Line::start(RPC, if name == INLINE { "" } else { name });
+    let line = engine.line(RPC, if name == INLINE { "" } else { name }).of(&id);
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,

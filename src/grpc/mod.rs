@@ -12,6 +12,7 @@ mod ext_authz;
 mod ext_proc;
 pub mod json;
 mod load;
+mod measured;
 mod plugin;
 mod reception;
 mod service;
@@ -60,6 +61,7 @@ use crate::{
         tyk::dispatcher_server::DispatcherServer,
     },
     policy::callers::{self, Presented},
+    telemetry::Rpcs,
 };
 
 /// The largest message that is read: Lambda's 6 MB, and room for what stands around it.
@@ -90,6 +92,7 @@ pub struct Front {
     server: Server,
     health: Health,
     tls: Option<Current>,
+    measured: measured::Measured,
 }
 
 /// Why the front cannot serve.
@@ -106,6 +109,7 @@ impl Front {
         let reporter = HealthReporter::new();
         let health = Health(reporter.clone());
         health.set(true).await;
+        let measured = measured::Measured(Rpcs::new(Arc::clone(engine.metrics()), measured::methods()));
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
@@ -136,7 +140,7 @@ impl Front {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_connection_age(spread(options.max_connection_age));
-        Self { routes, server, health, engine, tls: options.tls }
+        Self { routes, server, health, engine, tls: options.tls, measured }
     }
 
     /// The switch of this front's health.
@@ -153,10 +157,10 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, .. } = self;
+        let Self { routes, server, engine, tls, measured, .. } = self;
         let bodies = Arc::clone(engine.admission().bodies());
         let layer = MapRequestLayer::new(move |request| reception::counted(introduce(&engine, request), &bodies));
-        let router = server.layer(layer).add_routes(routes);
+        let router = server.layer(measured).layer(layer).add_routes(routes);
         match tls {
             None => {
                 router.serve_with_incoming_shutdown(sockets.map(|socket| socket.map(Stream::plain)), shutdown).await

@@ -12,7 +12,6 @@ use crate::{
     event,
     execute::{self, Engine, FunctionError, FunctionErrorKind, NO_POLICY, Reply, Request, answer},
     policy::{Caller, Unmatched},
-    telemetry::access::Line,
 };
 
 const NOT_TEXT: &str =
@@ -64,12 +63,12 @@ pub(super) async fn execute(
         Ok((Some(policy), call)) => (policy, call),
         Ok((None, _)) => return Ok(None),
         Err(error) => {
-            Line::start(rpc, NO_POLICY).failed(&error);
+            engine.line(rpc, NO_POLICY).failed(&error);
             return Err(error);
         }
     };
-    let line = Line::start(rpc, &policy);
     let id = call.request_id.clone();
+    let line = engine.line(rpc, &policy).of(&id);
     match engine.execute(Request::http(caller, policy, call, deadline.map(|deadline| deadline.0))).await {
         Ok(mut reply) => {
             let text = Text::of(&mut reply, &id);
@@ -210,6 +209,7 @@ mod tests {
             request_id: "aws-1".to_owned(),
             log: String::new(),
             timing: Default::default(),
+            sizes: Default::default(),
             variables: Default::default(),
             room: None,
         }

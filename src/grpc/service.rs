@@ -9,9 +9,9 @@ use super::{deadline::Deadline, decode, encode, status::status};
 use crate::{
     error::Error,
     execute::{self, Engine},
-    pb::{self, policy_service_server::PolicyService},
+    pb::{self, execute_policy_request::Input, policy_service_server::PolicyService},
     policy::Caller,
-    telemetry::access,
+    telemetry::access::Line,
 };
 
 /// The contract's service over the engine.
@@ -23,6 +23,14 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+
+    fn line(&self, rpc: &'static str, request: &pb::ExecutePolicyRequest) -> Line {
+        let id = match &request.input {
+            Some(Input::Http(call)) => call.request_id.as_str(),
+            Some(Input::Payload(_) | Input::Json(_)) | None => "",
+        };
+        self.engine.line(rpc, &request.policy).of(id)
     }
 
     fn decode(&self, request: Request<pb::ExecutePolicyRequest>) -> Result<execute::Request, Error> {
@@ -40,7 +48,7 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
-        let line = access::Line::start("ExecutePolicy", &request.get_ref().policy);
+        let line = self.line("ExecutePolicy", request.get_ref());
         let result = match self.decode(request) {
             Ok(request) => self.engine.execute(request).await,
             Err(error) => Err(error),
@@ -64,7 +72,7 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<Self::ExecutePolicyStreamStream>, Status> {
-        let line = access::Line::start("ExecutePolicyStream", &request.get_ref().policy);
+        let line = self.line("ExecutePolicyStream", request.get_ref());
         let request = match self.decode(request) {
             Ok(request) => request,
             Err(error) => {

@@ -19,7 +19,6 @@ use crate::{
     execute::{self, Engine},
     pb::tyk::{Event, EventReply, HookType, MiniRequestObject, Object, ReturnOverrides, dispatcher_server::Dispatcher},
     policy::Caller,
-    telemetry::access::Line,
 };
 
 const RPC: &str = "Dispatch";
@@ -46,9 +45,11 @@ impl Dispatcher for Service {
             Ok(HookType::Pre | HookType::Post | HookType::PostKeyAuth) => {}
             Ok(HookType::CustomKeyCheck | HookType::Response) => return Ok(Response::new(object)),
             // Tyk tells its client of an error; an object that came back would go on to the upstream.
-            Ok(HookType::Unknown) | Err(_) => return Err(refused("hook_type", "is none that this service knows")),
+            Ok(HookType::Unknown) | Err(_) => {
+                return Err(refused(&self.engine, "hook_type", "is none that this service knows"));
+            }
         }
-        let Some(request) = &mut object.request else { return Err(refused("request", "is missing")) };
+        let Some(request) = &mut object.request else { return Err(refused(&self.engine, "request", "is missing")) };
 
         let headers = headers(&request.headers);
         let id = plugin::request_id(&headers);
@@ -68,9 +69,9 @@ impl Dispatcher for Service {
 }
 
 /// An object that has no place for an answer.
-fn refused(field: &str, description: &str) -> Status {
+fn refused(engine: &Engine, field: &str, description: &str) -> Status {
     let error = Error::field(field, description);
-    Line::start(RPC, execute::NO_POLICY).failed(&error);
+    engine.line(RPC, execute::NO_POLICY).failed(&error);
     status(&error)
 }
 

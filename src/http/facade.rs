@@ -37,9 +37,9 @@ async fn pass_below(
 }
 
 async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
-    let line = Line::start("http", &policy);
     let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
     let caller = Caller::of(request.extensions());
+    let line = engine.line("http", &policy).of(&id);
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,

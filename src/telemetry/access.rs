@@ -2,12 +2,22 @@
 //!
 //! No payload and no secret is ever a field.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
+use super::{
+    meters::{End, Failure, Meters, Times},
+    metrics::Metrics,
+};
 use crate::{
     error::{Error, Fault},
     policy::Name,
 };
+
+/// The most characters of an id that the gateway gave.
+const MOST_ID: usize = 128;
 
 /// What the line says of a call that the function answered.
 #[derive(Clone, Copy, Debug)]
@@ -26,63 +36,91 @@ pub struct Answered<'a> {
     pub credentials: Duration,
     /// The time invoking.
     pub lambda: Duration,
+    /// The event's size.
+    pub event_bytes: usize,
+    /// The output's size.
+    pub output_bytes: usize,
 }
 
-/// A call whose line is still to be written. If it is dropped unwritten, the caller went away.
+/// A call whose line is still to be written, and which is still to be counted. If it is dropped before, the caller went away.
 #[derive(Debug)]
 pub struct Line {
+    meters: Arc<Meters>,
     rpc: &'static str,
-    policy: String,
+    /// What the caller wrote, where that is no policy's name.
+    policy: Option<String>,
+    request_id: String,
     started: Instant,
     ended: bool,
 }
 
 impl Line {
     /// Begins the line of a call; without a policy's name the call brought its own.
-    pub fn start(rpc: &'static str, policy: &str) -> Self {
+    pub fn start(metrics: &Metrics, rpc: &'static str, policy: &str) -> Self {
         let name = if policy.is_empty() { Name::INLINE } else { policy };
-        // The name is the caller's text until a policy is found by it.
-        let policy = if name.len() <= 64 { name.to_owned() } else { name.chars().take(64).collect() };
-        Self { rpc, policy, started: Instant::now(), ended: false }
+        let meters = metrics.of(name);
+        // The name is the caller's text unless a policy is found by it.
+        let policy = (name != meters.name).then(|| name.chars().take(64).collect());
+        Self { meters, rpc, policy, request_id: String::new(), started: Instant::now(), ended: false }
+    }
+
+    /// Says which of the gateway's requests the call is, if the gateway said so.
+    #[must_use]
+    pub fn of(mut self, request_id: &str) -> Self {
+        self.request_id = request_id.chars().take(MOST_ID).collect();
+        self
     }
 
     /// Writes the line of a call that the function answered.
     pub fn answered(mut self, answered: Answered<'_>) {
-        self.ended = true;
+        let end = answered.error_kind.map_or(End::Ok, End::FunctionError);
+        let total = self.end(end, Some(answered.queue), Some(answered.credentials), Some(answered.lambda));
         tracing::info!(
             rpc = self.rpc,
-            policy = self.policy,
-            outcome = if answered.error_kind.is_some() { "function_error" } else { "ok" },
-            error_kind = answered.error_kind,
+            policy = self.policy(),
+            outcome = end.outcome(),
+            reason = end.reason(),
+            request_id = self.request_id(),
             status = answered.status,
             aws_request_id = answered.aws_request_id,
             version = answered.version,
+            event_bytes = answered.event_bytes,
+            output_bytes = answered.output_bytes,
             queue_us = micros(answered.queue),
             credentials_us = micros(answered.credentials),
             lambda_us = micros(answered.lambda),
-            total_us = self.total_us(),
+            total_us = micros(total),
             "call"
         );
+        if let End::FunctionError(kind) = end {
+            self.keep(end, kind, "", None, Some(answered.aws_request_id));
+        }
     }
 
     /// Writes the line of a call without an answer: as a warning unless only its caller can act on it.
     pub fn failed(mut self, error: &Error) {
-        self.ended = true;
-        let about = error.about();
+        let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
+        let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
+        let total = self.end(end, spent.map(|spent| spent.queue), credentials, lambda);
         macro_rules! failed {
             ($level:ident) => {
                 tracing::$level!(
                     rpc = self.rpc,
-                    policy = self.policy,
-                    outcome = "error",
-                    reason = error.kind().reason(),
+                    policy = self.policy(),
+                    outcome = end.outcome(),
+                    reason = end.reason(),
+                    request_id = self.request_id(),
                     ran = error.ran().as_str(),
                     error = error.message(),
                     detail = error.detail(),
                     function = about.map(|a| a.function.as_str()).filter(|f| !f.is_empty()),
                     region = about.map(|a| a.region.as_str()).filter(|r| !r.is_empty()),
                     aws_request_id = error.aws_request_id(),
-                    total_us = self.total_us(),
+                    event_bytes = spent.map(|spent| spent.event_bytes),
+                    queue_us = spent.map(|spent| micros(spent.queue)),
+                    credentials_us = credentials.map(micros),
+                    lambda_us = lambda.map(micros),
+                    total_us = micros(total),
                     "call"
                 )
             };
@@ -91,21 +129,54 @@ impl Line {
             Fault::Caller => failed!(info),
             Fault::Policy | Fault::Aws | Fault::Service => failed!(warn),
         }
+        self.keep(end, error.kind().reason(), error.message(), error.detail(), error.aws_request_id());
     }
 
-    fn total_us(&self) -> u64 {
-        micros(self.started.elapsed())
+    /// Counts the call, and tells how long it took.
+    fn end(
+        &mut self,
+        end: End,
+        queue: Option<Duration>,
+        credentials: Option<Duration>,
+        lambda: Option<Duration>,
+    ) -> Duration {
+        self.ended = true;
+        let total = self.started.elapsed();
+        self.meters.record(end, Times { queue, credentials, lambda, total });
+        total
+    }
+
+    fn keep(&self, end: End, reason: &'static str, error: &str, detail: Option<&str>, aws_request_id: Option<&str>) {
+        self.meters.keep(Failure {
+            at: SystemTime::now(),
+            outcome: end.outcome(),
+            reason,
+            error: error.to_owned(),
+            detail: detail.map(str::to_owned),
+            request_id: self.request_id().map(str::to_owned),
+            aws_request_id: aws_request_id.map(str::to_owned),
+        });
+    }
+
+    fn policy(&self) -> &str {
+        self.policy.as_deref().unwrap_or(&self.meters.name)
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        Some(self.request_id.as_str()).filter(|id| !id.is_empty())
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
+            let total = self.end(End::Cancelled, None, None, None);
             tracing::info!(
                 rpc = self.rpc,
-                policy = self.policy,
-                outcome = "cancelled",
-                total_us = self.total_us(),
+                policy = self.policy(),
+                outcome = End::Cancelled.outcome(),
+                request_id = self.request_id(),
+                total_us = micros(total),
                 "call"
             );
         }

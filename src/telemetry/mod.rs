@@ -3,4 +3,20 @@
 pub mod access;
 mod json;
 pub mod log;
+mod meters;
+mod metrics;
+pub mod names;
+mod otlp;
+mod process;
+mod rpc;
+mod runtime;
+mod scrape;
 pub mod writer;
+
+pub use self::{
+    meters::{End, Failure, Invoked},
+    metrics::{Metrics, Readings},
+    otlp::Otlp,
+    rpc::Rpcs,
+    scrape::{Figures, Form},
+};

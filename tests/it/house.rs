@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// The crates that only some modules may name.
-const DOORS: [(&str, &[&str]); 8] = [
+const DOORS: [(&str, &[&str]); 10] = [
     ("aws_", &["lambda/", "local/frames.rs"]),
     ("tonic", &["grpc/", "pb.rs"]),
     ("prost", &["grpc/", "pb.rs"]),
@@ -21,6 +21,8 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("jsonwebtoken", &["policy/callers/"]),
     ("axum", &["http/", "grpc/json.rs"]),
     ("saphyr", &["config/node.rs"]),
+    ("opentelemetry", &["telemetry/"]),
+    ("prometheus", &["telemetry/"]),
 ];
 
 /// The wall.

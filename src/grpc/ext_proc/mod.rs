@@ -207,7 +207,8 @@ impl Session {
             }
             Ok(None) => (None, Plan::Pass),
             Err(error) => {
-                Line::start(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY)).failed(&error);
+                let line = self.engine.line(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY));
+                line.of(&attributes.request_id).failed(&error);
                 (None, Plan::Refuse(problem(&error, &attributes.request_id)))
             }
         };
@@ -234,7 +235,7 @@ impl Session {
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
         self.call = Some(Box::pin(async move {
-            let line = Line::start(RPC, policy.name.as_str());
+            let line = engine.line(RPC, policy.name.as_str()).of(&request_id);
             let input = match &policy.callout {
                 Some(_) => Input::Callout(call, answered.map(Box::new)),
                 None => Input::Http(call),

@@ -1,0 +1,163 @@
+//! What the metrics read from the engine whenever somebody looks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use super::Engine;
+use crate::{
+    admission::{self, State},
+    lambda::figures::{Figures, Host},
+    policy::{Policies, Policy, Target, credentials::Base},
+    telemetry::{
+        self, Invoked, Metrics, Readings,
+        names::{self, Metric},
+    },
+};
+
+/// Tells the metrics which policies there are.
+pub(super) fn set_policies(metrics: &Metrics, policies: &Policies) {
+    metrics.set_policies(policies.named.iter().map(|(name, policy)| {
+        let invoked = Invoked { function: policy.target.function.as_str(), region: policy.target.region.as_str() };
+        (name, invoked)
+    }));
+}
+
+impl Engine {
+    /// The metrics that this engine's calls are counted in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the metrics say of each policy, by its name.
+    pub fn figures(&self) -> std::collections::HashMap<String, telemetry::Figures> {
+        self.metrics.figures()
+    }
+
+    /// Has its figures read with its metrics for as long as it lives.
+    pub fn observe(self: &Arc<Self>) {
+        let each = |metric: &'static Metric, read: fn(&Self, &Readings<'_>)| {
+            let engine: Weak<Self> = Arc::downgrade(self);
+            self.metrics.observe(metric, move |readings| {
+                if let Some(engine) = engine.upgrade() {
+                    read(&engine, readings);
+                }
+            });
+        };
+        each(&names::CALLS_IN_FLIGHT, |engine, readings| readings.put(engine.admission.in_flight() as f64, &[]));
+        each(&names::CALLS_WAITING, |engine, readings| readings.put(engine.admission.waiting() as f64, &[]));
+        each(&names::CALLS_LIMIT, |engine, readings| readings.put(engine.admission.limits().in_flight as f64, &[]));
+        each(&names::BODIES_HELD, |engine, readings| readings.put(engine.admission.bodies().held() as f64, &[]));
+        each(&names::BODIES_LIMIT, |engine, readings| readings.put(engine.admission.limits().bytes as f64, &[]));
+        each(&names::CALLS_REJECTED, |engine, readings| policies(engine, readings, |of| of.refused as f64));
+        each(&names::POLICY_IN_FLIGHT, |engine, readings| policies(engine, readings, |of| of.in_flight as f64));
+        each(&names::POLICY_WAITING, |engine, readings| policies(engine, readings, |of| of.waiting as f64));
+        each(&names::BREAKER_STATE, breakers);
+        each(&names::CONFIG_POLICIES, |engine, readings| readings.put(engine.policies().named.len() as f64, &[]));
+        each(&names::CLIENTS_LIVE, |engine, readings| readings.put(engine.lambda.clients() as f64, &[]));
+        each(&names::CLIENTS_BUILT, |engine, readings| readings.put(engine.lambda.figures().built.get() as f64, &[]));
+        each(&names::CLIENTS_HITS, |engine, readings| readings.put(engine.lambda.figures().hits() as f64, &[]));
+        each(&names::CLIENTS_EVICTED, |engine, readings| {
+            readings.put(engine.lambda.figures().evicted.get() as f64, &[]);
+        });
+        each(&names::LAMBDA_RESPONSES, |engine, readings| {
+            for (status, count) in engine.lambda.figures().responses().filter(|(_, count)| *count > 0) {
+                readings.put(count as f64, &[(&names::HTTP_STATUS, status)]);
+            }
+        });
+        each(&names::CONNECTIONS_OPENED, |engine, readings| hosts(engine, readings, |host| host.opened.get()));
+        each(&names::CONNECTIONS_FAILED, |engine, readings| hosts(engine, readings, |host| host.failed.get()));
+        each(&names::CONNECTIONS_REUSED, |engine, readings| hosts(engine, readings, Host::reused));
+        each(&names::CREDENTIALS_LOADS, |engine, readings| loads(engine.lambda.figures(), readings));
+        each(&names::CREDENTIALS_EXPIRY, |engine, readings| {
+            for (policy, expiry) in engine.expiries() {
+                readings.put(expiry.as_secs_f64(), &[(&names::POLICY, &policy)]);
+            }
+        });
+    }
+
+    /// The breaker of each configured policy's function, by [`Engine::breaker_key`]. The same function may be called with
+    /// several credentials, each with a breaker of its own: the worst one is told.
+    pub fn breakers(&self) -> BTreeMap<[String; 3], State> {
+        let mut states = BTreeMap::new();
+        self.admission.breakers(|target, state| {
+            let worst = states.entry(Self::breaker_key(target)).or_insert(state);
+            if *worst == State::Closed || state == State::Open {
+                *worst = state;
+            }
+        });
+        states
+    }
+
+    /// What tells functions apart: name, region and qualifier.
+    pub fn breaker_key(target: &Target) -> [String; 3] {
+        let qualifier = target.qualifier.as_ref().map_or("", |qualifier| qualifier.as_str());
+        [target.function.as_str(), target.region.as_str(), qualifier].map(str::to_owned)
+    }
+
+    /// How long each configured policy's credentials are still valid, where there are any and they expire.
+    pub fn expiries(&self) -> BTreeMap<String, Duration> {
+        let expiries = self.lambda.expiries();
+        let expiry = |policy: &Policy| {
+            let credentials = policy.access.credentials();
+            let key = match (credentials.role(), credentials.base()) {
+                (Some(_), _) => Some(policy.access.identity_key()),
+                (None, Base::Service) => None,
+                (None, Base::Keys(_)) => return None,
+            };
+            expiries.get(&key).copied()
+        };
+        let policies = self.policies();
+        policies.named.iter().filter_map(|(name, policy)| Some((name.as_str().to_owned(), expiry(policy)?))).collect()
+    }
+}
+
+fn policies(engine: &Engine, readings: &Readings<'_>, read: fn(admission::Figures) -> f64) {
+    engine.admission.policies(|policy, figures| readings.put(read(figures), &[(&names::POLICY, policy)]));
+}
+
+fn breakers(engine: &Engine, readings: &Readings<'_>) {
+    for ([function, region, qualifier], state) in engine.breakers() {
+        let state: u8 = match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        };
+        let labels = [
+            (&names::INVOKED_NAME, function.as_str()),
+            (&names::INVOKED_REGION, region.as_str()),
+            (&names::QUALIFIER, qualifier.as_str()),
+        ];
+        readings.put(f64::from(state), &labels);
+    }
+}
+
+fn hosts(engine: &Engine, readings: &Readings<'_>, read: fn(&Host) -> u64) {
+    for (name, host) in engine.lambda.figures().hosts() {
+        readings.put(read(&host) as f64, &[(&names::SERVER, &name)]);
+    }
+}
+
+fn loads(figures: &Figures, readings: &Readings<'_>) {
+    for (source, loads) in [("service", &figures.service), ("role", &figures.roles)] {
+        for (outcome, count) in [("ok", &loads.ok), ("rejected", &loads.rejected), ("unavailable", &loads.unavailable)]
+        {
+            if count.get() > 0 {
+                readings.put(count.get() as f64, &[(&names::SOURCE, source), (&names::LOADED, outcome)]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_that_is_counted_has_its_label() {
+        let counted: Vec<_> = Figures::default().responses().map(|(status, _)| status).collect();
+        assert_eq!(counted, names::LAMBDA_STATUSES);
+    }
+}

@@ -1,0 +1,240 @@
+//! One policy's figures: instruments bound to its name, and its last failures.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{BoundCounter, BoundHistogram},
+};
+
+use super::{
+    metrics::Instruments,
+    names::{self, FUNCTION_ERRORS, Label, OUTCOMES},
+};
+use crate::error::Kind as Reason;
+
+/// How many failures of a policy are kept.
+const MOST_FAILURES: usize = 8;
+/// How many ways there are to end: well, by an error of the function, without an answer, or without its caller.
+const ENDS: usize = 2 + FUNCTION_ERRORS.len() + Reason::ALL.len();
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The function answered.
+    Ok,
+    /// The function answered with an error, which this one of [`FUNCTION_ERRORS`] reported.
+    FunctionError(&'static str),
+    /// There is no answer of the function.
+    Error(Reason),
+    /// The caller went away.
+    Cancelled,
+}
+
+/// Where a call's time went, as far as it came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub queue: Option<Duration>,
+    pub credentials: Option<Duration>,
+    pub lambda: Option<Duration>,
+    pub total: Duration,
+}
+
+/// Whom a policy invokes, for the labels of what the client measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invoked<'a> {
+    /// The function's name.
+    pub function: &'a str,
+    /// Its region.
+    pub region: &'a str,
+}
+
+/// A failure, for whoever looks for the last ones.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When the call ended.
+    pub at: SystemTime,
+    /// As the access line has it.
+    pub outcome: &'static str,
+    /// As the access line has it.
+    pub reason: &'static str,
+    /// What the caller was told; empty for an error of the function, whose words are its own.
+    pub error: String,
+    /// What the operator is told beyond that.
+    pub detail: Option<String>,
+    /// The gateway's id of the call, if it has one.
+    pub request_id: Option<String>,
+    /// AWS's id of the request, if there was one.
+    pub aws_request_id: Option<String>,
+}
+
+/// One policy's figures. A series begins with the first call that belongs to it.
+#[derive(Debug)]
+pub(super) struct Meters {
+    pub name: String,
+    instruments: Arc<Instruments>,
+    invoked: Option<(String, String)>,
+    calls: [OnceLock<BoundCounter<u64>>; ENDS],
+    durations: [OnceLock<BoundHistogram<f64>>; OUTCOMES.len()],
+    queue: OnceLock<BoundHistogram<f64>>,
+    credentials: OnceLock<BoundHistogram<f64>>,
+    client: [OnceLock<BoundHistogram<f64>>; 1 + Reason::ALL.len()],
+    failures: Mutex<VecDeque<Failure>>,
+}
+
+impl End {
+    pub(super) fn outcome(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::FunctionError(_) => "function_error",
+            Self::Error(_) => "error",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Ok | Self::Cancelled => None,
+            Self::FunctionError(kind) => Some(kind),
+            Self::Error(reason) => Some(reason.reason()),
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Ok => 0,
+            Self::Cancelled => 1,
+            Self::FunctionError(kind) => 2 + FUNCTION_ERRORS.iter().position(|known| *known == kind).unwrap_or(0),
+            Self::Error(reason) => 2 + FUNCTION_ERRORS.len() + reason as usize,
+        }
+    }
+}
+
+fn attribute(label: &Label, value: &str) -> KeyValue {
+    KeyValue::new(label.name, value.to_owned())
+}
+
+impl Meters {
+    pub(super) fn new(instruments: &Arc<Instruments>, name: &str, invoked: Option<Invoked<'_>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            instruments: Arc::clone(instruments),
+            invoked: invoked.map(|invoked| (invoked.function.to_owned(), invoked.region.to_owned())),
+            calls: [const { OnceLock::new() }; ENDS],
+            durations: [const { OnceLock::new() }; OUTCOMES.len()],
+            queue: OnceLock::new(),
+            credentials: OnceLock::new(),
+            client: [const { OnceLock::new() }; 1 + Reason::ALL.len()],
+            failures: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_of(&self, invoked: &Invoked<'_>) -> bool {
+        self.invoked.as_ref().is_some_and(|(function, region)| Invoked { function, region } == *invoked)
+    }
+
+    /// Records a call that has ended.
+    pub(super) fn record(&self, end: End, times: Times) {
+        let instruments = &*self.instruments;
+        let policy = || attribute(&names::POLICY, &self.name);
+        if let Some(calls) = self.calls.get(end.index()) {
+            let bind = || {
+                let mut labels = vec![policy(), attribute(&names::OUTCOME, end.outcome())];
+                labels.extend(end.reason().map(|reason| attribute(&names::REASON, reason)));
+                instruments.calls.bind(&labels)
+            };
+            calls.get_or_init(bind).add(1);
+        }
+        if let Some(duration) =
+            OUTCOMES.iter().position(|outcome| *outcome == end.outcome()).and_then(|at| self.durations.get(at))
+        {
+            let bind = || instruments.call.bind(&[policy(), attribute(&names::OUTCOME, end.outcome())]);
+            duration.get_or_init(bind).record(times.total.as_secs_f64());
+        }
+        if let Some(queue) = times.queue {
+            self.queue.get_or_init(|| instruments.queue.bind(&[policy()])).record(queue.as_secs_f64());
+        }
+        if let Some(credentials) = times.credentials {
+            let bind = || instruments.credentials.bind(&[policy()]);
+            self.credentials.get_or_init(bind).record(credentials.as_secs_f64());
+        }
+        if let Some(lambda) = times.lambda {
+            let error = match end {
+                End::Error(reason) => Some(reason),
+                End::Ok | End::FunctionError(_) | End::Cancelled => None,
+            };
+            if let Some(client) = self.client.get(error.map_or(0, |reason| 1 + reason as usize)) {
+                client.get_or_init(|| instruments.client.bind(&self.client_labels(error))).record(lambda.as_secs_f64());
+            }
+        }
+    }
+
+    fn client_labels(&self, error: Option<Reason>) -> Vec<KeyValue> {
+        let mut labels = vec![
+            attribute(&names::RPC_SYSTEM, "aws-api"),
+            attribute(&names::RPC_METHOD, "Lambda/Invoke"),
+            attribute(&names::POLICY, &self.name),
+            attribute(&names::INVOKED_PROVIDER, "aws"),
+        ];
+        labels.extend(error.map(|reason| attribute(&names::ERROR_TYPE, reason.reason())));
+        if let Some((function, region)) = &self.invoked {
+            labels.push(attribute(&names::INVOKED_NAME, function));
+            labels.push(attribute(&names::INVOKED_REGION, region));
+        }
+        labels
+    }
+
+    /// Keeps a failure, and forgets the oldest one.
+    pub(super) fn keep(&self, failure: Failure) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.truncate(MOST_FAILURES - 1);
+        failures.push_front(failure);
+    }
+
+    /// The last failures, the latest first.
+    pub(super) fn failures(&self) -> Vec<Failure> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{policy::Name, telemetry::Metrics};
+
+    #[test]
+    fn every_end_has_a_place_of_its_own() {
+        let functions = FUNCTION_ERRORS.iter().map(|kind| End::FunctionError(kind));
+        let errors = Reason::ALL.into_iter().map(End::Error);
+        let ends: Vec<_> = [End::Ok, End::Cancelled].into_iter().chain(functions).chain(errors).collect();
+        let places: Vec<_> = ends.iter().map(|end| end.index()).collect();
+        assert_eq!(places, (0..ENDS).collect::<Vec<_>>());
+        for end in ends {
+            assert!(OUTCOMES.contains(&end.outcome()));
+        }
+    }
+
+    #[test]
+    fn the_latest_failures_are_kept_and_few() {
+        let metrics = Metrics::new(None).unwrap();
+        let meters = metrics.of(Name::INLINE);
+        for number in 0..20 {
+            meters.keep(Failure {
+                at: SystemTime::now(),
+                outcome: "error",
+                reason: "TIMEOUT",
+                error: number.to_string(),
+                detail: None,
+                request_id: None,
+                aws_request_id: None,
+            });
+        }
+        let kept: Vec<_> = meters.failures().into_iter().map(|failure| failure.error).collect();
+        assert_eq!(kept, ["19", "18", "17", "16", "15", "14", "13", "12"]);
+    }
+}
