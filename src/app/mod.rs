@@ -26,7 +26,7 @@ use crate::{
     execute::Engine,
     grpc::{self, Front, Health},
     http::{
-        admin::{self, Readiness},
+        admin::{self, Admin, Readiness, Stage},
         facade, keys,
     },
     lambda,
@@ -41,7 +41,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 pub struct Listeners {
     /// For gRPC.
     pub grpc: Listener,
-    /// For probes.
+    /// For operators.
     pub admin: TcpListener,
 }
 
@@ -93,7 +93,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     lambda::install_crypto();
     let fixed = Fixed::of(&config);
-    let Config { server, policies, files, warnings, otlp, admin: _ } = config;
+    let Config { server, policies, files, warnings, effective, otlp, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
     let metrics = Metrics::new(otlp.as_ref()).map_err(Error::Otlp)?;
@@ -123,16 +123,14 @@ pub async fn run(
     );
 
     let (leave, left) = switch::channel(false);
-    let gone = |mut left: switch::Receiver<bool>| async move {
-        let _ = left.wait_for(|leave| *leave).await;
-    };
-    let serving = workers::serve(listeners.grpc, server.workers, front, left.clone(), Arc::clone(&metrics));
+    let admin = Admin::new(Arc::clone(&engine), readiness.clone(), effective);
+    let probes = tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin)));
+    let serving = workers::serve(listeners.grpc, server.workers, front, left, Arc::clone(&metrics));
     let mut serving = tokio::spawn(serving);
-    let probes = tokio::spawn(admin::serve(listeners.admin, readiness.clone(), gone(left)));
     keys::follow(&engine);
-    let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls };
+    let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls, admin };
     let reloading = file.map(|file| tokio::spawn(reload::run(file, files, serves)));
-    readiness.set(true);
+    readiness.set(Stage::Serving);
 
     tokio::select! {
         () = shutdown => {}
@@ -162,9 +160,10 @@ async fn drain(
     mut serving: tokio::task::JoinHandle<io::Result<()>>,
 ) {
     tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "stopping");
-    readiness.set(false);
+    readiness.set(Stage::Leaving);
     health.set(false).await;
     tokio::time::sleep(server.drain_delay).await;
+    readiness.set(Stage::Draining);
     health.end_watches().await;
     leave.send_replace(true);
     if timeout(server.drain_timeout, &mut serving).await.is_ok() {

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, Files, Fixed},
     execute::Engine,
     grpc::Current,
-    http::keys,
+    http::{admin::Admin, keys},
 };
 
 /// What a configuration takes effect on.
@@ -19,6 +19,7 @@ pub(super) struct Serves {
     pub engine: Arc<Engine>,
     /// If it serves TLS.
     pub tls: Option<Current>,
+    pub admin: Arc<Admin>,
 }
 
 /// Waits for changes of the files and for SIGHUP, without end.
@@ -45,6 +46,7 @@ pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
                 serves.engine.replace(config.policies);
                 keys::follow(&serves.engine);
                 serves.engine.metrics().configured();
+                serves.admin.show(config.effective);
                 watch = Watch::new(config.files);
             }
             Ok(Err(faults)) => {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod check;
+mod effective;
 mod fault;
 mod files;
 mod fixed;
@@ -55,6 +56,8 @@ pub struct Config {
     pub files: Files,
     /// What is allowed but deserves a look.
     pub warnings: Vec<String>,
+    /// Every setting as it is in force, without a secret, for operators.
+    pub effective: serde_json::Value,
 }
 
 impl Config {
@@ -113,7 +116,8 @@ impl Config {
         let policies = policies(&root, &server_section, callers, &mut secrets, &mut warnings, &mut found);
         match (server, admin) {
             (Some(server), Some(admin)) if found.is_empty() => {
-                Ok(Self { server, admin, otlp, policies, files: secrets.files, warnings })
+                let effective = effective::effective(&root);
+                Ok(Self { server, admin, otlp, policies, files: secrets.files, warnings, effective })
             }
             _ => Err(found.into_faults(file, secrets.files)),
         }

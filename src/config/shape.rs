@@ -196,7 +196,12 @@ const JWT: &[Key] = &[
     key("leeway", Kind::Duration, "30s", "How much clocks may differ, 0s to 5m."),
 ];
 
-const ADMIN: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9464", "Address and port for `/livez` and `/readyz`.")];
+const ADMIN: &[Key] = &[key(
+    "listen",
+    Kind::Text,
+    "127.0.0.1:9464",
+    "Address and port for `/livez`, `/readyz`, `/metrics`, `/policies`, `/config` and `/log-level`. Nobody has to say who they are there.",
+)];
 
 const TELEMETRY: &[Key] = &[key("otlp", Kind::Section(OTLP), "", "Push metrics by OTLP over gRPC, beside `/metrics`.")];
 

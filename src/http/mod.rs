@@ -1,5 +1,6 @@
-//! The HTTP side: the façade on the gateway's port, the admin port's probes, and the keys of callers' tokens.
+//! The HTTP side: the façade on the gateway's port, the admin port, and the keys of callers' tokens.
 
 pub mod admin;
 pub mod facade;
 pub mod keys;
+mod policies;

@@ -1,8 +1,18 @@
 //! Logs on standard error: JSON for machines, text on a terminal.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
+};
 
 use super::{json, writer};
 
@@ -10,7 +20,7 @@ use super::{json, writer};
 pub const LEVEL_VARIABLE: &str = "LAMBDA_POLICY_LOG";
 
 /// Libraries that would print requests, credentials among them, or cost more than a call.
-const CAPPED: [&str; 9] = [
+const CAPPED: [&str; 10] = [
     "aws_config",
     "aws_runtime",
     "aws_sdk_lambda",
@@ -20,6 +30,7 @@ const CAPPED: [&str; 9] = [
     "h2",
     "hyper",
     "hyper_util",
+    "opentelemetry",
 ];
 
 /// The form of the lines.
@@ -33,22 +44,105 @@ pub enum Form {
     Text,
 }
 
+/// Changes the filter of the lines while the process runs.
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// The filter in force.
+struct Level {
+    text: Mutex<String>,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Why a level does not take effect.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LevelError {
+    /// It is none; this is what would be right.
+    Wrong(String),
+    /// Another program logs, of which this one is a part.
+    NotOurs,
+}
+
 /// Starts logging; `level` unless the environment says otherwise. A second start changes nothing.
 pub fn start(form: Form, level: LevelFilter) {
-    let mut filter =
-        EnvFilter::builder().with_default_directive(level.into()).with_env_var(LEVEL_VARIABLE).from_env_lossy();
-    for library in CAPPED {
-        if let Ok(directive) = format!("{library}=warn").parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
+    let asked = std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.is_empty());
+    let text = asked.unwrap_or_else(|| level.to_string());
+    let (filter, handle) = reload::Layer::new(filter(&text, level));
     let terminal = std::io::stderr().is_terminal();
-    let lines = fmt().with_env_filter(filter).with_writer(|| writer::Writer).with_target(false);
+    let lines = fmt::layer().with_writer(|| writer::Writer).with_target(false);
     let as_json = match form {
         Form::Auto => !terminal,
         Form::Json => true,
         Form::Text => false,
     };
+    let started = match as_json {
+        true => Registry::default().with(filter).with(lines.event_format(json::Lines)).try_init(),
+        false => Registry::default().with(filter).with(lines.with_ansi(terminal)).try_init(),
+    };
     // An error means that somebody logs already, as in tests.
-    let _ = if as_json { lines.event_format(json::Lines).try_init() } else { lines.with_ansi(terminal).try_init() };
+    if started.is_ok() {
+        let _ = LEVEL.set(Level { text: Mutex::new(text), handle });
+    }
+}
+
+/// What is logged at the moment, for example `info` or `info,lambda_policy=debug`; `None` if this program does not log.
+pub fn level() -> Option<String> {
+    LEVEL.get().map(|level| level.text.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Changes what is logged, until it is changed again or the process ends.
+///
+/// # Errors
+/// If the text is no level, or names a library that would print requests.
+pub fn set_level(text: &str) -> Result<(), LevelError> {
+    let text = text.trim();
+    check(text).map_err(LevelError::Wrong)?;
+    let level = LEVEL.get().ok_or(LevelError::NotOurs)?;
+    let mut current = level.text.lock().unwrap_or_else(PoisonError::into_inner);
+    level.handle.reload(filter(text, LevelFilter::INFO)).map_err(|_| LevelError::NotOurs)?;
+    text.clone_into(&mut current);
+    Ok(())
+}
+
+fn check(text: &str) -> Result<(), String> {
+    let wrong = "expected a level, or targets with levels, such as `info`, `debug` or `info,lambda_policy=debug`";
+    let targets: Targets = text.parse().map_err(|_| wrong.to_owned())?;
+    // Spans and their fields, which a filter may name in brackets, are not logged.
+    if text.is_empty() || text.contains(['[', '{']) {
+        return Err(wrong.to_owned());
+    }
+    for (target, _) in &targets {
+        // Without a level a word is a target of that name, which is mostly a level with a typing error.
+        if !text.contains('=') {
+            return Err(format!("`{target}` is no level: {wrong}"));
+        }
+        if let Some(library) = CAPPED.iter().find(|library| target.starts_with(**library)) {
+            return Err(format!("`{library}` stays at `warn`: it would print what calls carry"));
+        }
+    }
+    Ok(())
+}
+
+fn filter(text: &str, level: LevelFilter) -> EnvFilter {
+    let mut filter = EnvFilter::builder().with_default_directive(level.into()).parse_lossy(text);
+    for library in CAPPED {
+        if let Ok(directive) = format!("{library}=warn").parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_level_or_targets_with_levels() {
+        for right in ["info", "debug", "off", "warn,lambda_policy=debug", "lambda_policy::grpc=debug,info"] {
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+        for wrong in ["", "loud", "lambda_policy=loud", "[span]=debug", "hyper=trace", "info,aws_sigv4::sign=trace"] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod admission;
 mod binary;
 mod breaker;
@@ -23,6 +24,7 @@ mod inline;
 mod json;
 mod lifecycle;
 mod load_reports;
+mod metrics;
 mod readme;
 mod reflection;
 mod reload;

@@ -32,6 +32,7 @@ use tonic_types::StatusExt;
 pub(crate) struct Service {
     pub client: PolicyServiceClient<Channel>,
     pub address: String,
+    pub admin: String,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), app::Error>>,
 }
@@ -80,12 +81,13 @@ impl Service {
     pub(crate) async fn run(config: Config, file: Option<PathBuf>) -> Self {
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = listeners.grpc.local_addr().unwrap().to_string();
+        let admin = listeners.admin.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app::run(config, file, listeners, async {
             let _ = stopped.await;
         }));
         let client = client(&address).await;
-        Self { client, address, stop: Some(stop), running }
+        Self { client, address, admin, stop: Some(stop), running }
     }
 
     /// Stops it, and waits until it has.
@@ -167,6 +169,41 @@ pub(crate) fn output(response: &ExecutePolicyResponse) -> serde_json::Value {
         Some(Output::Json(text)) => serde_json::from_str(text).unwrap(),
         other => panic!("no JSON: {other:?}"),
     }
+}
+
+/// An answer of the admin port: its status, its media type, and its body.
+pub(crate) async fn admin(address: &str, method: &str, path: &str, accept: &str, body: &str) -> (u16, String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n");
+    let request = format!("{head}content-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let start = parsed.parse(&answer).unwrap().unwrap();
+    let text = |name: &str| {
+        let header = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.map(|header| String::from_utf8(header.value.to_vec()).unwrap())
+    };
+    let status = parsed.code.unwrap();
+    let kind = text("content-type").unwrap_or_default();
+    let body = match text("transfer-encoding").as_deref() {
+        Some("chunked") => chunks(&answer[start..]),
+        _ => answer[start..].to_vec(),
+    };
+    (status, kind, String::from_utf8(body).unwrap())
+}
+
+fn chunks(mut rest: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Ok(httparse::Status::Complete((start, length @ 1..))) = httparse::parse_chunk_size(rest) {
+        let end = start + usize::try_from(length).unwrap();
+        whole.extend_from_slice(&rest[start..end]);
+        rest = &rest[end + 2..];
+    }
+    whole
 }
 
 /// Waits until there is a value, for ten seconds at the most.

@@ -1,0 +1,106 @@
+//! The configuration in force, for operators: what the file says, what it leaves to defaults, and no secret.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    node::{Node, Value},
+    section,
+    shape::{FILE, Key, Kind},
+};
+
+/// What stands for a secret that the file has.
+const REDACTED: &str = "[redacted]";
+
+/// Every setting of a checked file by its value; what nobody said and nobody needs is left out.
+pub(super) fn effective(root: &Node) -> Json {
+    settings(Some(root), root.get("defaults"), FILE)
+}
+
+fn settings(node: Option<&Node>, fallback: Option<&Node>, keys: &[Key]) -> Json {
+    let mut shown = Map::new();
+    for key in keys {
+        let said = node.and_then(|node| node.get(key.name));
+        // The defaults stand in the policies that they hold for, too.
+        let below = match key.kind {
+            Kind::Named(_) => fallback,
+            _ => None,
+        };
+        let value = match said.or_else(|| fallback.filter(|_| !is_file(keys))?.get(key.name)) {
+            Some(said) => Some(value(said, below, &key.kind)),
+            None => default(key),
+        };
+        if let Some(value) = value {
+            shown.insert(key.name.to_owned(), value);
+        }
+    }
+    Json::Object(shown)
+}
+
+fn is_file(keys: &[Key]) -> bool {
+    std::ptr::eq(keys, FILE)
+}
+
+fn value(node: &Node, fallback: Option<&Node>, kind: &Kind) -> Json {
+    match (kind, &node.value) {
+        (Kind::Secret, Value::Text(_)) => json!(REDACTED),
+        // Where a secret comes from is none.
+        (Kind::Secret, _) => section::to_json(node),
+        (Kind::Section(keys) | Kind::WordOr(_, keys), Value::Map(_)) => settings(Some(node), None, keys),
+        (Kind::Sections(keys), Value::List(items)) => {
+            items.iter().map(|item| settings(Some(item), None, keys)).collect()
+        }
+        (Kind::Named(keys), Value::Map(entries)) => {
+            let entries = entries.iter();
+            entries.map(|entry| (entry.key.clone(), settings(Some(&entry.node), fallback, keys))).collect()
+        }
+        (Kind::Integer { .. } | Kind::Boolean | Kind::Json | Kind::Object, _) => section::to_json(node),
+        (_, Value::Text(text)) => json!(text),
+        _ => section::to_json(node),
+    }
+}
+
+/// What a setting is without the file saying so. A default that is told in words is told in them.
+fn default(key: &Key) -> Option<Json> {
+    match &key.kind {
+        Kind::Section(keys) if keys.iter().all(|key| !key.required) => {
+            Some(settings(None, None, keys)).filter(|shown| shown.as_object().is_some_and(|shown| !shown.is_empty()))
+        }
+        Kind::Integer { .. } | Kind::Boolean => {
+            Some(serde_json::from_str(key.default).unwrap_or_else(|_| json!(key.default)))
+        }
+        _ => Some(json!(key.default)),
+    }
+    .filter(|default| *default != json!(""))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn it_says_what_holds_and_no_secret() {
+        let text = "server: {max_in_flight: 7}\ndefaults:\n  region: eu-west-1\n  timeout: 3s\n  credentials: \
+                    {access_key_id: AKIDEXAMPLE, secret_access_key: hunter2}\npolicies:\n  one: {function: one}\n  two:\n    \
+                    function: two\n    timeout: 9s\n    credentials: {access_key_id: AKIDOTHER, secret_access_key: {env: PATH}}\n";
+        let shown = Config::parse(text, "f.yaml".as_ref()).unwrap().effective;
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        for (pointer, expected) in [
+            ("/server/max_in_flight", json!(7)),
+            ("/server/drain_delay", json!("5s")),
+            ("/server/inline_policies", json!("deny")),
+            ("/admin/listen", json!("127.0.0.1:9464")),
+            ("/defaults/credentials/secret_access_key", json!(REDACTED)),
+            ("/policies/one/region", json!("eu-west-1")),
+            ("/policies/one/timeout", json!("3s")),
+            ("/policies/one/invocation", json!("request-response")),
+            ("/policies/one/credentials/secret_access_key", json!(REDACTED)),
+            ("/policies/two/timeout", json!("9s")),
+            ("/policies/two/credentials/secret_access_key/env", json!("PATH")),
+        ] {
+            assert_eq!(shown.pointer(pointer), Some(&expected), "{pointer}: {shown:#}");
+        }
+        assert_eq!(shown.pointer("/server/tls"), None);
+    }
+}
