@@ -5,7 +5,7 @@ use crate::policy::secret::Fingerprint;
 
 /// What a process goes on with until it ends, as fingerprints.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 11]);
+pub struct Fixed([(&'static str, Fingerprint); 12]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.

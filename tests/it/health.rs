@@ -24,7 +24,7 @@ async fn a_service_is_healthy_while_it_wants_calls() {
     let lambda = lambda().await;
     let directory = Directory::new();
     let text = config(&lambda, "", "  echo: {function: echo}\n").replace("drain_delay: 0s", "drain_delay: 5s");
-    let mut process = Process::serve(&directory.write("f.yaml", &text), &[]);
+    let process = Process::serve(&directory.write("f.yaml", &text), &[]);
     let grpc = eventually("the service", async || process.address("grpc")).await;
     let admin = process.address("admin").unwrap();
     eventually("readiness", async || (health(&["--address", &admin]).await.0 == 0).then_some(())).await;
