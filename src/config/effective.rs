@@ -8,7 +8,7 @@ use super::{
     shape::{FILE, Key, Kind},
 };
 
-/// What stands for a secret that the file has.
+/// What stands for a secret that the file has, and for what is kept back.
 const REDACTED: &str = "[redacted]";
 
 /// Every setting of a checked file by its value; what nobody said and nobody needs is left out.
@@ -26,6 +26,7 @@ fn settings(node: Option<&Node>, fallback: Option<&Node>, keys: &[Key]) -> Json 
             _ => None,
         };
         let value = match said.or_else(|| fallback.filter(|_| !is_file(keys))?.get(key.name)) {
+            Some(_) if key.private => Some(json!(REDACTED)),
             Some(said) => Some(value(said, below, &key.kind)),
             None => default(key),
         };
@@ -102,5 +103,24 @@ mod tests {
             assert_eq!(shown.pointer(pointer), Some(&expected), "{pointer}: {shown:#}");
         }
         assert_eq!(shown.pointer("/server/tls"), None);
+    }
+
+    #[test]
+    fn what_would_help_to_guess_a_secret_or_may_hold_one_is_kept_back() {
+        let digest = "7c4b89733cf3218677d6a8cf9111927aeae3ef6ddf70a1bdeee73e68cee59668";
+        let text = format!(
+            "callers: {{kong: {{tokens: [{digest}]}}}}\ndefaults: {{region: eu-west-1}}\npolicies:\n  one:\n    function: one\n    \
+             callers: kong\n    context: {{custom: {{key: hunter2}}}}\n    credentials: {{assume_role: {{role_arn: \
+             'arn:aws:iam::123456789012:role/r', external_id: hunter3}}}}\n"
+        );
+        let shown = Config::parse(&text, "f.yaml".as_ref()).unwrap().effective;
+        for pointer in
+            ["/callers/kong/tokens", "/policies/one/context", "/policies/one/credentials/assume_role/external_id"]
+        {
+            assert_eq!(shown.pointer(pointer), Some(&json!(REDACTED)), "{pointer}: {shown:#}");
+        }
+        for kept in [digest, "hunter"] {
+            assert!(!shown.to_string().contains(kept), "{shown}");
+        }
     }
 }

@@ -43,15 +43,21 @@ pub(super) struct Key {
     /// What it is without the file saying so; empty if it is nothing.
     pub default: &'static str,
     pub required: bool,
+    /// Whether it is kept back where the configuration is shown, though it is no secret as the file has it.
+    pub private: bool,
     pub doc: &'static str,
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, default, required: false, doc }
+    Key { name, kind, default, required: false, private: false, doc }
 }
 
 const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, default: "", required: true, doc }
+    Key { name, kind, default: "", required: true, private: false, doc }
+}
+
+const fn private(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, default: "", required: false, private: true, doc }
 }
 
 /// The file.
@@ -154,7 +160,7 @@ const TLS: &[Key] = &[
 ];
 
 const CALLER: &[Key] = &[
-    key("tokens", Kind::List, "", "SHA-256 of each bearer token, in hexadecimal."),
+    private("tokens", Kind::List, "SHA-256 of each bearer token, in hexadecimal."),
     key(
         "certificates",
         Kind::List,
@@ -247,7 +253,7 @@ macro_rules! shared_keys {
                 "Names with JSON Pointers: what is picked from the answer into the response's `variables`.",
             ),
             key("log", Kind::Choice(&["none", "tail"]), "none", "Whether the last 4 KB of the function's log are returned."),
-            key("context", Kind::Object, "", "Client context: at most 2,685 bytes of JSON."),
+            private("context", Kind::Object, "Client context: at most 2,685 bytes of JSON."),
             key("tenant", Kind::Text, "", "Tenant id, for functions with tenant isolation."),
             key(
                 "timeout",
@@ -403,7 +409,7 @@ const CREDENTIALS: &[Key] = &[
 
 const ASSUME_ROLE: &[Key] = &[
     required("role_arn", Kind::Text, "The role's ARN."),
-    key("external_id", Kind::Text, "", "What the role's trust policy asks for."),
+    private("external_id", Kind::Text, "What the role's trust policy asks for."),
     key("session_name", Kind::Text, "lambda-policy", "The session's name in CloudTrail."),
     key("duration", Kind::Duration, "1h", "How long the role's credentials are valid, 15m to 12h."),
 ];

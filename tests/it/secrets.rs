@@ -125,7 +125,7 @@ async fn nothing_that_the_process_gives_has_a_secret_in_it() {
     let mut heard = Heard(String::new());
     call_all(connect(&address, tls).await.unwrap(), &mut heard).await;
     let admin = process.address("admin").unwrap();
-    for path in ["/livez", "/readyz", "/metrics", "/config", "/debug", "/"] {
+    for path in ["/livez", "/readyz", "/metrics", "/policies", "/config", "/log-level", "/debug", "/"] {
         let answer = get(&admin, path).await;
         heard.note(answer);
     }
