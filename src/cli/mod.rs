@@ -2,6 +2,7 @@
 
 mod call;
 mod certificates;
+mod check;
 mod demo;
 mod dev;
 mod health;
@@ -43,11 +44,7 @@ enum Command {
         config: PathBuf,
     },
     /// Check a configuration and tell everything that is wrong with it
-    Check {
-        /// The configuration
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Check(check::Args),
     /// Serve with a Lambda of its own: nothing leaves this machine
     Dev(dev::Args),
     /// Call a policy and print the answer
@@ -82,7 +79,7 @@ pub async fn main() -> ExitCode {
             log::start(Form::Auto, LevelFilter::INFO);
             serve(config).await
         }
-        Command::Check { config } => check(&config),
+        Command::Check(args) => check::run(args).await,
         Command::Dev(args) => {
             log::start(Form::Auto, LevelFilter::INFO);
             dev::run(args).await
@@ -116,19 +113,6 @@ async fn serve(file: PathBuf) -> ExitCode {
     match app::run(config, Some(file), listeners, app::stopped()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => wrong(&error.to_string()),
-    }
-}
-
-fn check(file: &std::path::Path) -> ExitCode {
-    match Config::load(file) {
-        Ok(config) => {
-            for warning in &config.warnings {
-                print(&format!("{}: warning: {warning}", file.display()));
-            }
-            print(&format!("{}: {} policies, no fault", file.display(), config.policies.named.len()));
-            ExitCode::SUCCESS
-        }
-        Err(faults) => wrong(&faults.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ mod admission;
 mod binary;
 mod breaker;
 mod callers;
+mod check_aws;
 mod credentials;
 mod deploy;
 mod drain;
