@@ -102,6 +102,13 @@ mod tests {
     }
 
     #[test]
+    fn gateways_may_send_again_whatever_is_unavailable() {
+        for kind in Kind::ALL.into_iter().filter(|kind| code(*kind) == Code::Unavailable) {
+            assert_eq!(kind.ran(), crate::error::Ran::No, "{kind}");
+        }
+    }
+
+    #[test]
     fn a_throttled_call_says_when_to_try_again_in_both_ways() {
         let about = About { policy: "orders".into(), function: "f".into(), region: "us-east-1".into() };
         let error = Error::new(Kind::FunctionThrottled, "busy")

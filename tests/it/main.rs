@@ -8,6 +8,7 @@ mod binary;
 mod breaker;
 mod callers;
 mod check_aws;
+mod cluster;
 mod credentials;
 mod deploy;
 mod drain;
