@@ -20,7 +20,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{
     Resource,
-    metrics::{PeriodicReader, SdkMeterProvider, Stream},
+    metrics::{Instrument, PeriodicReader, SdkMeterProvider, Stream},
 };
 use prometheus::Registry;
 
@@ -32,8 +32,11 @@ use super::{
 };
 use crate::policy::Name;
 
-/// How many series a metric may have: the labels bound it first, but for a thousand policies that each fail in every way.
-const MOST_SERIES: usize = 50_000;
+/// How many series a metric may have that tells policies apart; more are one series, `otel.metric.overflow`. The SDK
+/// takes memory for all of them at once, 50 bytes each.
+const MOST_SERIES: usize = 3_500;
+/// The same of the others, whose labels bound them far below.
+const MOST_OTHERS: usize = 200;
 
 /// The metrics of one service.
 pub struct Metrics {
@@ -78,7 +81,14 @@ impl Metrics {
             .with_resource(resource())
             .with_reader(scraped)
             // An error would be a limit of 0.
-            .with_view(|_| Stream::builder().with_cardinality_limit(MOST_SERIES).build().ok());
+            .with_view(|instrument: &Instrument| {
+                let metric = names::ALL.iter().find(|metric| metric.name == instrument.name());
+                let by_policy = metric.is_some_and(|metric| {
+                    metric.labels.iter().any(|label| label.name == names::POLICY.name || label.name == "qualifier")
+                });
+                let most = if by_policy { MOST_SERIES } else { MOST_OTHERS };
+                Stream::builder().with_cardinality_limit(most).build().ok()
+            });
         let failures = Arc::new(AtomicU64::new(0));
         if let Some(push) = push {
             let exporter = otlp::exporter(push, Arc::clone(&failures))?;
