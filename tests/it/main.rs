@@ -28,6 +28,7 @@ mod json;
 mod lifecycle;
 mod load_reports;
 mod metrics;
+mod observability;
 mod readme;
 mod reflection;
 mod reload;

@@ -26,8 +26,11 @@ const OVERLAYS: [&str; 7] = [
 ];
 
 /// What Kubernetes has no schema of its own for.
-const FOREIGN: [&str; 2] =
-    ["kind Certificate with api version cert-manager.io/v1", "kind ServiceMonitor with api version"];
+const FOREIGN: [&str; 3] = [
+    "kind Certificate with api version cert-manager.io/v1",
+    "kind PrometheusRule with api version",
+    "kind ServiceMonitor with api version",
+];
 
 /// How long the service takes at the most after `drain_timeout`, for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
