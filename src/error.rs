@@ -226,6 +226,13 @@ pub struct Spent {
     pub event_bytes: usize,
 }
 
+/// The longest message, and the longest field and description of each of the violations that are told: an error is told
+/// in headers, of which clients take 16 KiB in all, and what is wrong may be as long as a message.
+const MAX_MESSAGE: usize = 1024;
+const MAX_FIELD: usize = 96;
+const MAX_DESCRIPTION: usize = 256;
+const MAX_VIOLATIONS: usize = 16;
+
 /// A call's failure.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -248,7 +255,7 @@ impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
-            message: message.into(),
+            message: short(message.into(), MAX_MESSAGE),
             detail: None,
             ran: kind.ran(),
             violations: Vec::new(),
@@ -260,7 +267,12 @@ impl Error {
     }
 
     /// An [`Kind::InvalidRequest`] with the fields that are wrong.
-    pub fn invalid(violations: Vec<Violation>) -> Self {
+    pub fn invalid(mut violations: Vec<Violation>) -> Self {
+        violations.truncate(MAX_VIOLATIONS);
+        for Violation { field, description } in &mut violations {
+            *field = short(std::mem::take(field), MAX_FIELD);
+            *description = short(std::mem::take(description), MAX_DESCRIPTION);
+        }
         let message =
             violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
         let mut error = Self::new(Kind::InvalidRequest, message);
@@ -374,6 +386,15 @@ impl Error {
     }
 }
 
+/// The text, cut off where it is longer than so many bytes.
+fn short(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('\u{2026}');
+    }
+    text
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.kind, self.0.message)
@@ -422,5 +443,16 @@ mod tests {
         ]);
         assert_eq!(error.message(), "policy: is missing; json: is not JSON");
         assert_eq!(error.violations().len(), 2);
+    }
+
+    #[test]
+    fn what_is_too_long_for_headers_is_cut_off() {
+        let long = "ä".repeat(1 << 20);
+        let violation = Violation { field: long.clone(), description: long.clone() };
+        for error in [Error::new(Kind::LambdaFailed, long), Error::invalid(vec![violation; 1000])] {
+            let told: usize = error.violations().iter().map(|v| v.field.len() + v.description.len()).sum();
+            assert!(error.message().len() < 1100 && told < 6000, "{} {told}", error.message().len());
+            assert!(error.message().ends_with('\u{2026}'));
+        }
     }
 }

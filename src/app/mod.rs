@@ -1,6 +1,8 @@
 //! The service put together: fronts over the engine, readiness, reload, and the way out.
 
+mod files;
 mod listen;
+mod pages;
 mod reload;
 mod seal;
 mod watch;
@@ -33,6 +35,8 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// Calls that a connection may have at once at the least: those of ext_proc take no place while a gateway's upstream works.
+const MIN_STREAMS: u32 = 2048;
 /// How long what has nothing left to wait for may take.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -91,6 +95,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
+    pages::small();
     lambda::install_crypto();
     let fixed = Fixed::of(&config);
     let Config { server, policies, files, warnings, effective, otlp, admin: _ } = config;
@@ -107,6 +112,8 @@ pub async fn run(
     let capacity = grpc::Capacity { in_flight: server.max_in_flight, workers: server.workers };
     let options = grpc::Options {
         max_connection_age: server.max_connection_age,
+        max_connections: files::connections(&server),
+        max_streams: streams(&server),
         tls: tls.clone(),
         load_reports: server.load_reports.then_some(capacity),
     };
@@ -198,6 +205,12 @@ pub async fn stopped() {
         () = wait(SignalKind::terminate()) => {}
         () = wait(SignalKind::interrupt()) => {}
     }
+}
+
+/// As many calls as may be in flight and wait: more on one connection would be refused, and fewer would wait in the
+/// gateway, which says nothing then.
+fn streams(server: &Server) -> u32 {
+    u32::try_from(2 * server.max_in_flight).unwrap_or(u32::MAX).max(MIN_STREAMS)
 }
 
 /// One half of what bodies may hold is for requests.

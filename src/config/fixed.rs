@@ -5,7 +5,7 @@ use crate::policy::secret::Fingerprint;
 
 /// What a process goes on with until it ends, as fingerprints.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 12]);
+pub struct Fixed([(&'static str, Fingerprint); 13]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.
@@ -16,6 +16,7 @@ impl Fixed {
             socket_mode,
             tls,
             max_connection_age,
+            max_connections,
             max_in_flight,
             max_mib_in_flight,
             workers,
@@ -30,6 +31,7 @@ impl Fixed {
             // With which certificate is told to a server that serves TLS already.
             ("server.tls", shown(&tls.is_some())),
             ("server.max_connection_age", shown(max_connection_age)),
+            ("server.max_connections", shown(max_connections)),
             ("server.max_in_flight", shown(max_in_flight)),
             ("server.max_mib_in_flight", shown(max_mib_in_flight)),
             ("server.workers", shown(workers)),

@@ -25,6 +25,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// When a connection is closed, up to a tenth later.
     pub max_connection_age: Duration,
+    /// How many connections there may be.
+    pub max_connections: usize,
     /// How many calls may be in flight.
     pub max_in_flight: usize,
     /// How many MiB the bodies of calls may hold.
@@ -76,6 +78,7 @@ pub(super) fn server(
         max_connection_age: duration("max_connection_age", 30 * 60, Bounds("1s", "24h")),
         drain_delay: duration("drain_delay", 5, Bounds("0s", "5m")),
         drain_timeout: duration("drain_timeout", 30, Bounds("0s", "15m")),
+        max_connections: section.integer("max_connections").unwrap_or(4096),
         max_in_flight: section.integer("max_in_flight").unwrap_or(1024),
         max_mib_in_flight: section.integer("max_mib_in_flight").unwrap_or(512),
         workers: section.integer("workers").unwrap_or_else(cores),

@@ -98,6 +98,12 @@ const SERVER: &[Key] = &[
         "After this time, and up to a tenth more, a connection is closed once its calls have ended, so that load spreads again; 1s to 24h.",
     ),
     key(
+        "max_connections",
+        Kind::Integer { least: 1, most: 1_000_000 },
+        "4096",
+        "Connections at once, as far as the system allows so many open files. One more is closed at once.",
+    ),
+    key(
         "inline_policies",
         Kind::Choice(&["deny", "allow"]),
         "deny",
@@ -119,7 +125,7 @@ const SERVER: &[Key] = &[
         "max_mib_in_flight",
         Kind::Integer { least: 64, most: 1_048_576 },
         "512",
-        "MiB that the bodies of calls may hold at once, one half for requests and one for answers. A request beyond it is OVERLOADED, an answer beyond it waits to be read.",
+        "MiB that the bodies of calls may hold at once, one half for requests and one for answers. A request beyond it is OVERLOADED, an answer beyond it waits to be read. As much as one half again is for requests that are being received: 16 KiB each, or up to 64 KiB with their bodies.",
     ),
     key(
         "workers",

@@ -11,6 +11,7 @@ mod envoy;
 mod ext_authz;
 mod ext_proc;
 pub mod json;
+mod limits;
 mod load;
 mod measured;
 mod plugin;
@@ -27,6 +28,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use http::{HeaderMap, header::AUTHORIZATION};
+use http_body_util::{BodyExt, Full};
 use tonic::{
     service::{LayerExt, Routes},
     transport::Server,
@@ -36,17 +38,21 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use tower::util::{MapRequestLayer, MapResponseLayer};
+use tower::{
+    Service,
+    util::{MapRequestLayer, MapResponseLayer},
+};
 
+use self::{
+    limits::{Connections, Place},
+    load::Load,
+    stream::{Connection, Stream},
+    web::Web,
+};
 pub use self::{
     load::Capacity,
     stream::Socket,
     tls::{ClientCa, Current, Tls, TlsError},
-};
-use self::{
-    load::Load,
-    stream::{Connection, Stream},
-    web::Web,
 };
 use crate::{
     execute::Engine,
@@ -68,8 +74,6 @@ use crate::{
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// Tyk sends a body that is text twice.
 const MAX_OBJECT: usize = 2 * MAX_MESSAGE;
-/// How often an idle connection is asked whether anybody is there, and how long for an answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How many handshakes of TLS a worker has in hand at once; each ends within ten seconds.
 const MOST_HANDSHAKES: usize = 4096;
 
@@ -78,6 +82,10 @@ const MOST_HANDSHAKES: usize = 4096;
 pub struct Options {
     /// After this time a connection gets a GOAWAY and ends with its last call, so that load spreads again.
     pub max_connection_age: Duration,
+    /// How many connections there may be at once.
+    pub max_connections: usize,
+    /// How many calls one connection may have at once.
+    pub max_streams: u32,
     /// Serve TLS instead of plaintext.
     pub tls: Option<Current>,
     /// Report the load of what there is so much of with each call of the contract.
@@ -93,6 +101,7 @@ pub struct Front {
     health: Health,
     tls: Option<Current>,
     measured: measured::Measured,
+    connections: Connections,
 }
 
 /// Why the front cannot serve.
@@ -134,18 +143,29 @@ impl Front {
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());
 
-        let server = Server::builder()
+        let server = limits::bounded(Server::builder(), options.max_streams)
             .accept_http1(true)
             .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_connection_age(spread(options.max_connection_age));
-        Self { routes, server, health, engine, tls: options.tls, measured }
+        let connections = Connections::new(options.max_connections);
+        Self { routes, server, health, engine, tls: options.tls, connections, measured }
     }
 
     /// The switch of this front's health.
     pub fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// Answers a request that came over no connection: for fuzzing.
+    #[doc(hidden)]
+    pub async fn answer(&self, request: http::Request<Vec<u8>>) -> http::Response<Vec<u8>> {
+        let request = request.map(|body| tonic::body::Body::new(Full::from(body)));
+        let request = reception::counted(introduce(&self.engine, request), self.engine.admission().bodies());
+        let Ok(response) = Service::call(&mut self.routes.clone(), request).await;
+        let (head, body) = response.into_parts();
+        // A body that breaks off has said why before.
+        let body = body.collect().await.map(|whole| whole.to_bytes().to_vec()).unwrap_or_default();
+        http::Response::from_parts(head, body)
     }
 
     /// Serves connections until `shutdown`, then sends GOAWAY, and ends with the last call.
@@ -157,13 +177,18 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, measured, .. } = self;
+        let Self { routes, server, engine, tls, measured, connections, .. } = self;
+        let sockets = sockets.filter_map(move |socket| {
+            let placed = connections.enter().map(|place| socket.map(|socket| (socket, place)));
+            std::future::ready(placed)
+        });
         let bodies = Arc::clone(engine.admission().bodies());
         let layer = MapRequestLayer::new(move |request| reception::counted(introduce(&engine, request), &bodies));
         let router = server.layer(measured).layer(layer).add_routes(routes);
         match tls {
             None => {
-                router.serve_with_incoming_shutdown(sockets.map(|socket| socket.map(Stream::plain)), shutdown).await
+                let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));
+                router.serve_with_incoming_shutdown(streams, shutdown).await
             }
             Some(tls) => router.serve_with_incoming_shutdown(encrypted(sockets, tls), shutdown).await,
         }
@@ -173,13 +198,14 @@ impl Front {
 
 /// The connections whose handshake went well, in the order in which they were done with it.
 fn encrypted(
-    sockets: impl futures::Stream<Item = io::Result<Socket>>,
+    sockets: impl futures::Stream<Item = io::Result<(Socket, Place)>>,
     tls: Current,
 ) -> impl futures::Stream<Item = io::Result<Stream>> {
     let handshakes = sockets.map(move |socket| {
         let tls = tls.clone();
         async move {
-            match tls.accept(socket?).await {
+            let (socket, place) = socket?;
+            match tls.accept(socket, place).await {
                 Ok(stream) => Ok(Some(stream)),
                 Err(error) => {
                     tracing::debug!(%error, "a handshake failed");

@@ -1,35 +1,44 @@
-//! Bodies are counted as they are received, for every front and before anybody has read them: above what they may hold,
+//! Requests are counted as they are received, for every front and before anybody has read them: above what they may hold,
 //! a call ends with OVERLOADED, and what was received of it is given back. Once a call is put together, admission counts
-//! its event.
+//! its event. Who sends too slowly is not waited for.
 
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 
 use super::status::status;
 use crate::{
     admission::{Bodies, Held},
-    error::Error,
+    error::{Error, Kind, Ran},
+    pb::envoy::service::ext_proc::v3::external_processor_server::SERVICE_NAME as EXT_PROC,
     policy::Caller,
 };
 
 /// As much is read of somebody who is unknown: gateways' protocols begin with a call's headers, and want their answer to
 /// these in their own words.
 const MOST_OF_A_STRANGER: usize = 64 * 1024;
+/// How long a body may take: enough for the largest at one megabit a second.
+const WHOLE: Duration = Duration::from_secs(60);
 
 /// A body that counts what it receives.
-#[derive(Debug)]
 struct Counted {
     body: Body,
-    held: Held,
+    /// Why it is not received, if there was no room for it.
+    held: Result<Held, Option<Error>>,
     /// Who is unknown, where one must be known, and how much more is read of them.
     stranger: Option<(Caller, usize)>,
+    /// Whether only its beginning is waited for: a stream lasts as long as its call.
+    stream: bool,
+    /// None until there is something to wait for, as most bodies are there at once.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 /// The same request, with a body that counts.
@@ -37,21 +46,11 @@ pub(super) fn counted(request: http::Request<Body>, bodies: &Arc<Bodies>) -> htt
     if request.body().is_end_stream() {
         return request;
     }
+    let stream = request.uri().path().get(1..).is_some_and(|path| path.starts_with(EXT_PROC));
     let caller = request.extensions().get::<Caller>().filter(|caller| matches!(caller, Caller::Unknown(_)));
     let stranger = caller.cloned().map(|caller| (caller, MOST_OF_A_STRANGER));
-    request.map(|body| Body::new(Counted { body, held: bodies.hold(), stranger }))
-}
-
-impl Counted {
-    fn add(&mut self, bytes: usize) -> Result<(), Error> {
-        if let Some((caller, left)) = &mut self.stranger {
-            match left.checked_sub(bytes) {
-                Some(less) => *left = less,
-                None => return caller.name().map(|_| ()),
-            }
-        }
-        self.held.add(bytes)
-    }
+    let held = bodies.receive().map_err(Some);
+    request.map(|body| Body::new(Counted { body, held, stranger, stream, late: None }))
 }
 
 impl HttpBody for Counted {
@@ -59,21 +58,30 @@ impl HttpBody for Counted {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        let Poll::Ready(Some(Ok(received))) = &frame else { return frame };
-        match received.data_ref().map_or(Ok(()), |data| self.add(data.len())) {
-            Ok(()) => frame,
-            Err(full) => {
-                let mut refused = status(&full);
-                // For fronts that speak another protocol.
-                refused.set_source(Arc::new(full));
-                Poll::Ready(Some(Err(refused)))
+        let Self { body, held, stranger, stream, late } = &mut *self;
+        let held = match held {
+            Ok(held) => held,
+            Err(full) => return Poll::Ready(full.take().map(|full| Err(refused(full)))),
+        };
+        let frame = Pin::new(body).poll_frame(cx);
+        let received = match &frame {
+            Poll::Ready(Some(Ok(received))) => received,
+            Poll::Ready(_) => return frame,
+            Poll::Pending if *stream && held.bytes() > 0 => return frame,
+            Poll::Pending => {
+                let late = late.get_or_insert_with(|| Box::pin(sleep(WHOLE)));
+                return late.as_mut().poll(cx).map(|()| Some(Err(refused(too_slow()))));
             }
+        };
+        let bytes = received.data_ref().map_or(0, Bytes::len);
+        match known(stranger, bytes).and_then(|()| held.add(bytes)) {
+            Ok(()) => frame,
+            Err(full) => Poll::Ready(Some(Err(refused(full)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_ok() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -81,21 +89,50 @@ impl HttpBody for Counted {
     }
 }
 
+/// Whether so many more bytes may be read of somebody.
+fn known(stranger: &mut Option<(Caller, usize)>, bytes: usize) -> Result<(), Error> {
+    let Some((caller, left)) = stranger else { return Ok(()) };
+    match left.checked_sub(bytes) {
+        Some(less) => {
+            *left = less;
+            Ok(())
+        }
+        None => caller.name().map(|_| ()),
+    }
+}
+
+fn too_slow() -> Error {
+    let message = format!("the request did not come within {} seconds", WHOLE.as_secs());
+    Error::new(Kind::Timeout, message).with_ran(Ran::No)
+}
+
+/// The error for gRPC, with itself as the source for fronts that speak another protocol.
+fn refused(error: Error) -> Status {
+    let mut refused = status(&error);
+    refused.set_source(Arc::new(error));
+    refused
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use http_body_util::{BodyExt, Full};
+    use futures::{StreamExt as _, stream};
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{
         admission::{Admission, Limits},
-        error::Kind,
         policy::Policies,
     };
 
+    fn admission(bytes: usize) -> Admission {
+        Admission::new(Limits { in_flight: 1, bytes }, &Policies::default())
+    }
+
     #[tokio::test]
     async fn a_body_beyond_what_there_may_be_ends_with_the_reason_and_gives_back_what_it_had() {
-        let admission = Admission::new(Limits { in_flight: 1, bytes: 1 << 20 }, &Policies::default());
+        let admission = admission(1 << 20);
         let request = |bytes: usize| {
             let body = Body::new(Full::new(Bytes::from(vec![0; bytes])));
             counted(http::Request::new(body), admission.bodies())
@@ -114,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn little_is_read_of_somebody_who_is_unknown() {
-        let admission = Admission::new(Limits { in_flight: 1, bytes: 1 << 20 }, &Policies::default());
+        let admission = admission(1 << 20);
         let read = async |caller: Option<Caller>, bytes: usize| {
             let mut request = http::Request::new(Body::new(Full::new(Bytes::from(vec![0; bytes]))));
             if let Some(caller) = caller {
@@ -131,6 +168,56 @@ mod tests {
             (Some(Caller::default()), 70 << 10, Some(Kind::CallerUnauthenticated)),
         ] {
             assert_eq!(read(caller, bytes).await, refused);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_for_which_there_is_no_room_is_not_read() {
+        let admission = admission(20 << 10);
+        let request = || counted(http::Request::new(Body::new(Full::new(Bytes::from("x")))), admission.bodies());
+        let first = request();
+        let refused = request().into_body().collect().await.unwrap_err();
+        assert_eq!(Error::among(&refused).map(Error::kind), Some(Kind::Overloaded));
+        drop(first);
+        assert!(request().into_body().collect().await.is_ok());
+    }
+
+    /// A byte each 20 seconds, for this many times, and then the end, or silence.
+    async fn slow(path: &str, bytes: usize, ends: bool) -> (Result<usize, Kind>, Duration) {
+        let admission = admission(1 << 20);
+        let frames = stream::unfold(0, move |sent| async move {
+            if sent == bytes && !ends {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            (sent < bytes).then(|| (Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        let body = Body::new(StreamBody::new(frames.boxed()));
+        let request = http::Request::builder().uri(path).body(body).unwrap();
+        let began = Instant::now();
+        let collected =
+            tokio::time::timeout(Duration::from_secs(3600), counted(request, admission.bodies()).into_body().collect());
+        let result = match collected.await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes().len()),
+            Ok(Err(error)) => Err(Error::among(&error).unwrap().kind()),
+            // Nobody ends it.
+            Err(_) => Ok(usize::MAX),
+        };
+        (result, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_too_slowly_is_not_waited_for() {
+        let ext_proc = format!("/{EXT_PROC}/Process");
+        for (what, path, bytes, ends, result, seconds) in [
+            ("slow, but in time", "/x", 1, true, Ok(1), 40),
+            ("a byte now and then", "/x", 100, true, Err(Kind::Timeout), 60),
+            ("nothing", "/x", 0, false, Err(Kind::Timeout), 60),
+            ("a stream that never begins", &ext_proc, 0, false, Err(Kind::Timeout), 60),
+            ("a stream that lasts", &ext_proc, 100, true, Ok(100), 2020),
+            ("a stream that waits for its upstream", &ext_proc, 1, false, Ok(usize::MAX), 3600),
+        ] {
+            assert_eq!(slow(path, bytes, ends).await, (result, Duration::from_secs(seconds)), "{what}");
         }
     }
 }

@@ -14,7 +14,10 @@ use secrecy::{ExposeSecret, SecretSlice};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::stream::{Socket, Stream};
+use super::{
+    limits::Place,
+    stream::{Socket, Stream},
+};
 
 /// How long a client may take for its side of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -105,10 +108,10 @@ impl Current {
     }
 
     /// The server's side of a handshake.
-    pub(super) async fn accept(&self, socket: Socket) -> io::Result<Stream> {
+    pub(super) async fn accept(&self, socket: Socket, place: Place) -> io::Result<Stream> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.0.load().0));
         let accepted = timeout(HANDSHAKE, acceptor.accept(socket)).await;
-        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Stream::encrypted)
+        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|tls| Stream::encrypted(tls, place))
     }
 }
 

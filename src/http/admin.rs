@@ -23,7 +23,7 @@ use axum::{
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::policies;
+use super::{policies, small};
 use crate::{
     execute::Engine,
     telemetry::{
@@ -108,7 +108,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<
         .route("/log-level", get(level).put(set_level))
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .with_state(admin);
-    axum::serve(listener, routes).await
+    small::serve(listener, routes, std::future::pending()).await;
+    Ok(())
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response<Body> {

@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
     routing::any,
 };
+use percent_encoding::percent_decode_str;
 
 use crate::{
     error::{Error, Kind},
@@ -28,11 +29,10 @@ pub fn routes(engine: Arc<Engine>) -> Router {
         .with_state(engine)
 }
 
-async fn pass_below(
-    engine: State<Arc<Engine>>,
-    Path((policy, _)): Path<(String, String)>,
-    request: Request,
-) -> Response<Body> {
+/// The path below may be anything, so it is not for axum to decode: what is no UTF-8 is the function's business.
+async fn pass_below(engine: State<Arc<Engine>>, request: Request) -> Response<Body> {
+    let policy = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let policy = percent_decode_str(policy).decode_utf8_lossy().into_owned();
     pass(engine, Path(policy), request).await
 }
 
@@ -162,7 +162,8 @@ fn respond_with(head: Head, body: Body) -> Response<Body> {
     for (name, value) in head.headers {
         // The format has checked them; what is no header all the same cannot be sent.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
+            // There may be 32,768, more than any client takes.
+            let _ = response.headers_mut().try_append(name, value);
         }
     }
     response

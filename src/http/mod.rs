@@ -4,3 +4,4 @@ pub mod admin;
 pub mod facade;
 pub mod keys;
 mod policies;
+mod small;

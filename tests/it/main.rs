@@ -20,6 +20,7 @@ mod failures;
 mod faults;
 mod gateways;
 mod health;
+mod hostile;
 mod house;
 mod http;
 mod import;

@@ -42,7 +42,13 @@ async fn a_soak_leaves_no_call_no_byte_no_stream_and_no_task_behind() {
     let limits = Limits { in_flight: 64, bytes: 64 << 20 };
     lambda_policy::lambda::install_crypto();
     let engine = Arc::new(Engine::new(policies, limits, 1, lambda_policy::telemetry::Metrics::new(None).unwrap()));
-    let options = Options { max_connection_age: Duration::from_secs(1), tls: None, load_reports: None };
+    let options = Options {
+        max_connection_age: Duration::from_secs(1),
+        max_connections: 4096,
+        max_streams: 2048,
+        tls: None,
+        load_reports: None,
+    };
     let front = Front::new(Arc::clone(&engine), options, facade::routes(Arc::clone(&engine))).await;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
