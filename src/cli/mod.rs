@@ -6,7 +6,8 @@ mod check;
 mod demo;
 mod dev;
 mod health;
-mod import;
+#[doc(hidden)]
+pub mod import;
 
 use std::{
     fs,

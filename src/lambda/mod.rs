@@ -11,6 +11,8 @@ pub mod figures;
 mod identity;
 mod invoke;
 mod pool;
+#[doc(hidden)]
+pub mod probe;
 #[cfg(test)]
 mod referee;
 mod refresh;

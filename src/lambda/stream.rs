@@ -136,6 +136,22 @@ impl Stream {
     }
 }
 
+/// Reads frames that come in pieces of a length, up to the first that makes no sense.
+pub(super) fn read_all(bytes: &[u8], piece: usize) -> usize {
+    let (mut frames, mut parts) = (Frames::default(), 0);
+    for piece in bytes.chunks(piece) {
+        frames.0.extend_from_slice(piece);
+        loop {
+            match frames.next().and_then(|message| message.map(|message| read(&message)).transpose()) {
+                Ok(Some(part)) => parts += usize::from(part.is_some()),
+                Ok(None) => break,
+                Err(_) => return parts,
+            }
+        }
+    }
+    parts
+}
+
 impl Frames {
     /// The next frame, if it is there as a whole. A length that no frame has is refused before it is waited for.
     fn next(&mut self) -> Result<Option<Message>, Broken> {

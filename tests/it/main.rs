@@ -18,6 +18,7 @@ mod execute;
 mod ext_proc;
 mod failures;
 mod faults;
+mod fuzz;
 mod gateways;
 mod health;
 mod hostile;

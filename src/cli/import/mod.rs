@@ -49,6 +49,16 @@ struct Imported {
     faults: Vec<Fault>,
 }
 
+/// Reads a text as the document of each gateway, and what comes of it as a policies file: for fuzzing.
+pub fn probe(text: &str) {
+    for imported in [apiconnect::import(text), kong::import(text, &|_| None)].into_iter().flatten() {
+        let file = imported.file("probe", Path::new("f"));
+        lines(&imported.listed(), Path::new("f"));
+        // It may name variables that are not there, but it is YAML.
+        drop(crate::config::Config::parse(&file, Path::new("f")));
+    }
+}
+
 /// Something of the document is left to the reader.
 const LISTED: u8 = 1;
 
