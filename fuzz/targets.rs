@@ -43,8 +43,11 @@ use lambda_policy::{
 };
 use tokio::runtime::{self, Runtime};
 
+/// What reads some bytes.
+pub type Target = fn(&[u8]);
+
 /// Each target by its name.
-pub const ALL: [(&str, fn(&[u8])); 15] = [
+pub const ALL: [(&str, Target); 15] = [
     ("apigee", apigee),
     ("config", config),
     ("decode_output", decode_output),

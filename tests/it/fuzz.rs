@@ -22,6 +22,7 @@ use proptest::{
 use prost::Message;
 
 #[path = "../../fuzz/targets.rs"]
+#[allow(unreachable_pub, reason = "the other crate that has it wants it so")]
 mod targets;
 
 /// What the changes start from, beside what stands in `fuzz/corpus`.

@@ -73,9 +73,12 @@ impl ExternalProcessor for Service {
             answers: VecDeque::new(),
             heard_all: false,
         };
-        let answers = futures::stream::unfold(session, |mut session| async {
+        let answers = futures::stream::unfold(Some(session), |session| async {
+            let mut session = session?;
             let answer = session.next().await?;
-            Some((answer, session))
+            // Nothing follows an error, whoever asks.
+            let rest = answer.is_ok().then_some(session);
+            Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))
     }
