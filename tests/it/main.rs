@@ -24,6 +24,7 @@ mod health;
 mod hostile;
 mod house;
 mod http;
+mod identities;
 mod import;
 mod inline;
 mod json;
