@@ -94,6 +94,11 @@ impl Engine {
         self.policies.load().callers.as_ref().map(|callers| callers.identify(presented)).unwrap_or_default()
     }
 
+    /// Where it may be known who calls once an issuer's keys have been fetched anew: resolves when they were, or could not be.
+    pub fn renewal(&self, caller: &Caller) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.policies.load().callers.as_ref()?.renewal(caller)
+    }
+
     /// Lets pass who is known, and everybody where nobody has to be: for what is dear before a policy is known.
     ///
     /// # Errors

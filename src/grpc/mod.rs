@@ -16,6 +16,7 @@ mod load;
 mod measured;
 mod plugin;
 mod reception;
+mod renewal;
 mod service;
 mod status;
 mod stream;
@@ -46,6 +47,7 @@ use tower::{
 use self::{
     limits::{Connections, Place},
     load::Load,
+    renewal::Renewal,
     stream::{Connection, Stream},
     web::Web,
 };
@@ -183,8 +185,10 @@ impl Front {
             std::future::ready(placed)
         });
         let bodies = Arc::clone(engine.admission().bodies());
-        let layer = MapRequestLayer::new(move |request| reception::counted(introduce(&engine, request), &bodies));
-        let router = server.layer(measured).layer(layer).add_routes(routes);
+        let renewal = Renewal::new(&engine);
+        let introduced = MapRequestLayer::new(move |request| introduce(&engine, request));
+        let counted = MapRequestLayer::new(move |request| reception::counted(request, &bodies));
+        let router = server.layer(measured).layer(introduced).layer(renewal).layer(counted).add_routes(routes);
         match tls {
             None => {
                 let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));
@@ -251,23 +255,28 @@ impl std::error::Error for Error {}
 
 /// Tells the services behind who calls and until when, in terms of the product's own.
 fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request<B> {
-    let connection = request.extensions().get::<Connection>().cloned();
-    if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer) {
+    if let Some(peer) = request.extensions().get::<Connection>().and_then(|connection| connection.peer) {
         request.extensions_mut().insert(peer);
     }
     if let Some(deadline) = deadline::Deadline::of(request.headers()) {
         request.extensions_mut().insert(deadline);
     }
     if engine.has_callers() {
-        let proven = connection.and_then(|connection| connection.proven);
-        let caller = engine.identify(&Presented {
-            own: one(request.headers(), callers::HEADER),
-            authorization: one(request.headers(), AUTHORIZATION.as_str()),
-            peer: proven.as_deref(),
-        });
-        request.extensions_mut().insert(caller);
+        identify(engine, &mut request);
     }
     request
+}
+
+/// Tells who calls, by what the request presents now.
+fn identify<B>(engine: &Engine, request: &mut http::Request<B>) {
+    let connection = request.extensions().get::<Connection>();
+    let proven = connection.and_then(|connection| connection.proven.clone());
+    let caller = engine.identify(&Presented {
+        own: one(request.headers(), callers::HEADER),
+        authorization: one(request.headers(), AUTHORIZATION.as_str()),
+        peer: proven.as_deref(),
+    });
+    request.extensions_mut().insert(caller);
 }
 
 /// A header's value; of several none, as one of them may be a client's.

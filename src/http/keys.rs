@@ -1,6 +1,7 @@
 //! Fetches the keys that callers' tokens are checked with, in the background, for as long as a configuration wants them.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     execute::Engine,
@@ -22,8 +23,10 @@ use crate::{
 
 /// How often keys are fetched again.
 const EVERY: Duration = Duration::from_secs(300);
-/// How soon after a fetch a key that is not among them may ask for another one.
-const SOONEST: Duration = Duration::from_secs(10);
+/// How many fetches there are within [`WINDOW`] at the most, however many keys are asked for that are not there: whoever
+/// sends tokens with made-up keys asks the issuer no more often.
+const MOST_FETCHES: usize = 3;
+const WINDOW: Duration = Duration::from_secs(30);
 /// How long to wait after a failure, twice as long after each further one.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long an answer may take.
@@ -47,28 +50,38 @@ pub fn follow(engine: &Engine) {
     }
 }
 
-async fn fetch(client: Https, remote: Weak<Remote>) {
+async fn fetch(client: Https, keys: Weak<Remote>) {
     let mut failures = 0_u32;
+    let mut fetches = VecDeque::with_capacity(MOST_FETCHES);
     loop {
-        let Some(remote) = remote.upgrade() else { return };
+        let Some(remote) = keys.upgrade() else { return };
+        fetches.push_back(Instant::now());
         let fetched = timeout(TIMEOUT, get(&client, remote.url().as_str())).await;
         match fetched.unwrap_or_else(|_| Err("no answer within five seconds".to_owned())) {
-            Ok(keys) => {
+            Ok(fetched) => {
                 failures = 0;
-                remote.put(keys);
+                remote.put(fetched);
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
                 tracing::warn!(url = ?remote.url(), error, failures, "the keys of callers' tokens were not fetched");
             }
         }
-        if failures > 0 {
-            let wait = RETRY.0.saturating_mul(1 << failures.min(6)).min(RETRY.1);
-            drop(remote);
+        let rest = if failures > 0 {
             // Replicas do not come together.
-            sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            RETRY.0.saturating_mul(1 << failures.min(6)).min(RETRY.1).mul_f64(0.5 + fastrand::f64() / 2.0)
+        } else if fetches.len() < MOST_FETCHES {
+            Duration::ZERO
         } else {
-            sleep(SOONEST).await;
+            let first = fetches.pop_front();
+            first.map(|first| (first + WINDOW).saturating_duration_since(Instant::now())).unwrap_or_default()
+        };
+        remote.asked(!rest.is_zero());
+        drop(remote);
+        sleep(rest).await;
+        let Some(remote) = keys.upgrade() else { return };
+        remote.rested();
+        if failures == 0 {
             let _ = timeout(EVERY.mul_f64(0.9 + fastrand::f64() / 10.0), remote.wanted()).await;
         }
     }

@@ -397,15 +397,12 @@ async fn tokens_of_an_issuer_are_checked_with_keys_from_a_file_that_may_change()
     assert_eq!(call(&token).await, Err("CALLER_UNAUTHENTICATED".to_owned()), "the old one is gone, from memory too");
 }
 
-#[tokio::test]
-async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail() {
-    let lambda = lambda().await;
-    let issuer = Issuer::new("one");
-    let keys = Arc::new(Mutex::new(None::<String>));
+/// An address that has these keys, if there are any, how often it was asked, and what serves it.
+async fn address_of(keys: &Arc<Mutex<Option<String>>>) -> (String, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    let (given, count) = (Arc::clone(&keys), Arc::clone(&asked));
+    let (given, count) = (Arc::clone(keys), Arc::clone(&asked));
     let answer = move || {
         count.fetch_add(1, Ordering::Relaxed);
         let keys = given.lock().unwrap().clone();
@@ -414,6 +411,15 @@ async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail
     let serving = tokio::spawn(async move {
         axum::serve(listener, axum::Router::new().route("/keys", axum::routing::get(answer))).await.unwrap();
     });
+    (url, asked, serving)
+}
+
+#[tokio::test]
+async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail() {
+    let lambda = lambda().await;
+    let issuer = Issuer::new("one");
+    let keys = Arc::new(Mutex::new(None::<String>));
+    let (url, asked, serving) = address_of(&keys).await;
     let text = format!(
         "{}{}",
         jwt(&format!("jwks_url: '{url}'")),
@@ -430,6 +436,37 @@ async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail
     eventually("the keys", async || call().await.ok()).await;
     serving.abort();
     assert_eq!(call().await, Ok(()), "what was fetched holds while the issuer is away");
+}
+
+#[tokio::test]
+async fn an_issuer_that_changes_its_keys_loses_no_call_and_is_not_asked_for_made_up_ones() {
+    let lambda = lambda().await;
+    let (first, second, evil) = (Issuer::new("first"), Issuer::new("second"), Issuer::new("evil"));
+    let keys = Arc::new(Mutex::new(Some(first.keys())));
+    let (url, asked, _serving) = address_of(&keys).await;
+    let text = format!(
+        "{}{}",
+        jwt(&format!("jwks_url: '{url}'")),
+        config(&lambda, "", "  echo: {function: echo, callers: ci}\n")
+    );
+    let service = Service::start_with(&text, None).await;
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(200_000));
+    let calls = async |token: &str| {
+        let call = || execute(&service.client, by(request("echo", &large), COMMON, Some(token)));
+        let ended = futures::future::join_all((0..16).map(|_| call())).await;
+        ended.into_iter().map(|called| called.map(drop).map_err(|failed| failed.reason)).collect::<Vec<_>>()
+    };
+    let all = |end: Result<(), &str>| vec![end.map_err(str::to_owned); 16];
+    assert_eq!(calls(&first.token("ci")).await, all(Ok(())), "also while the first keys are still being fetched");
+    *keys.lock().unwrap() = Some(second.keys());
+    assert_eq!(calls(&second.token("ci")).await, all(Ok(())));
+    assert_eq!(calls(&first.token("ci")).await, all(Err("CALLER_UNAUTHENTICATED")), "the old key is gone");
+
+    for _ in 0..10 {
+        assert_eq!(calls(&evil.token("ci")).await, all(Err("CALLER_UNAUTHENTICATED")));
+    }
+    assert!(asked.load(Ordering::Relaxed) <= 3, "{asked:?}");
+    assert_eq!(calls(&second.token("ci")).await, all(Ok(())));
 }
 
 #[tokio::test]

@@ -673,6 +673,9 @@ fn the_table_of_limits_has_the_numbers_of_the_source() {
         ("src/admission/bodies.rs", "SMALL: usize = 64 * 1024", "up to 64 KiB"),
         ("src/grpc/mod.rs", "MAX_MESSAGE: usize = 8 * 1024 * 1024", "| 8 MiB, of Tyk 16 MiB;"),
         ("src/error.rs", "MAX_MESSAGE: usize = 1024", "| 1 KiB, and 16 violations |"),
+        ("src/http/keys.rs", "MOST_FETCHES: usize = 3", "| 3 within 30 seconds,"),
+        ("src/http/keys.rs", "WINDOW: Duration = Duration::from_secs(30)", "| 3 within 30 seconds,"),
+        ("src/grpc/renewal.rs", "MOST: Duration = Duration::from_secs(3)", "| a token waits 3 seconds"),
         ("src/http/small.rs", "CONNECTIONS: usize = 64", "| 64, each for 60 seconds;"),
     ] {
         assert!(read(file).contains(source), "{file}: {source}");

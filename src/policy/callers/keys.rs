@@ -12,7 +12,7 @@ use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
     jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse},
 };
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::policy::endpoint::Url;
 
@@ -48,7 +48,14 @@ pub struct Remote {
     url: Url,
     keys: ArcSwapOption<Keys>,
     fetched: ArcSwap<Option<Instant>>,
-    wanted: Notify,
+    asking: watch::Sender<Asking>,
+}
+
+/// Whether somebody wants keys that are not there, and whether their address is left alone for a while all the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asking {
+    wanted: bool,
+    rests: bool,
 }
 
 impl Keys {
@@ -96,7 +103,7 @@ impl Key {
 impl Remote {
     /// An address that was not asked yet.
     pub fn new(url: Url) -> Self {
-        Self { url, keys: ArcSwapOption::empty(), fetched: ArcSwap::default(), wanted: Notify::new() }
+        Self { url, keys: ArcSwapOption::empty(), fetched: ArcSwap::default(), asking: watch::Sender::default() }
     }
 
     /// The address.
@@ -115,11 +122,31 @@ impl Remote {
 
     /// Resolves when somebody wants keys that are not there.
     pub async fn wanted(&self) {
-        self.wanted.notified().await;
+        // The sender is here.
+        let _ = self.asking.subscribe().wait_for(|asking| asking.wanted).await;
+    }
+
+    /// Tells those who want keys that the address was asked, and whether it is left alone from now on.
+    pub fn asked(&self, rests: bool) {
+        self.asking.send_replace(Asking { wanted: false, rests });
+    }
+
+    /// The address may be asked again.
+    pub fn rested(&self) {
+        self.asking.send_modify(|asking| asking.rests = false);
     }
 
     pub(super) fn want(&self) {
-        self.wanted.notify_one();
+        self.asking.send_if_modified(|asking| !std::mem::replace(&mut asking.wanted, true));
+    }
+
+    /// Resolves when the address was asked for what is wanted, and at once if nothing is, or while it is left alone.
+    pub(super) fn renewal(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let mut asking = self.asking.subscribe();
+        async move {
+            // The sender goes with a configuration that was replaced.
+            let _ = asking.wait_for(|asking| asking.rests || !asking.wanted).await;
+        }
     }
 
     pub(super) fn inherit(&self, other: &Self) {
@@ -148,6 +175,8 @@ impl std::error::Error for KeysError {}
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     const ED: &str =
@@ -183,5 +212,23 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()));
         remote.put(keys(&ED.replace(r#""a""#, r#""b""#)));
         assert!(!Arc::ptr_eq(&first, &remote.keys().unwrap()));
+    }
+    #[test]
+    fn what_waits_for_keys_waits_while_they_are_wanted_and_may_come() {
+        let remote = Arc::new(Remote::new(Url::parse("https://issuer.example/keys").unwrap()));
+        let waits = || remote.renewal().now_or_never().is_none();
+        assert!(!waits(), "nothing is wanted");
+        remote.want();
+        let waiting = remote.renewal();
+        assert!(waits() && remote.wanted().now_or_never().is_some());
+        remote.asked(true);
+        assert!(!waits() && waiting.now_or_never().is_some(), "the address was asked");
+        remote.want();
+        assert!(!waits(), "it is left alone");
+        remote.rested();
+        assert!(waits(), "it is asked again");
+        let waiting = remote.renewal();
+        drop(remote);
+        assert!(waiting.now_or_never().is_some(), "nobody asks any more");
     }
 }

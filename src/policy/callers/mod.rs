@@ -17,6 +17,7 @@ use std::{
 pub use self::token::{Digest, DigestError};
 use self::{jwt::Issuer, keys::Remote, token::bearer};
 use crate::error::{About, Error, Kind};
+use futures::{FutureExt, future::join_all};
 
 /// A caller's name in the configuration: 1 to 64 letters, digits, `-`, `_` and `.`, as policies have them.
 pub type CallerName = super::Name;
@@ -179,6 +180,16 @@ impl Callers {
                 Some(peer) if !peer.names.is_empty() || peer.user.is_some() => Caller::Unknown(UNKNOWN),
                 _ => Caller::default(),
             },
+        }
+    }
+
+    /// Where a caller may be known once keys have been fetched anew: resolves when they were, or could not be.
+    pub fn renewal(&self, caller: &Caller) -> Option<impl Future<Output = ()> + Send + use<>> {
+        match caller {
+            Caller::Unknown(why) if jwt::may_change(why) => {
+                Some(join_all(self.remotes().map(Remote::renewal)).map(drop))
+            }
+            Caller::Unknown(_) | Caller::Known(_) => None,
         }
     }
 
