@@ -149,6 +149,26 @@ impl Kind {
         }
     }
 
+    /// The number of gRPC's code for fronts that speak it.
+    pub fn grpc_code(self) -> usize {
+        match self {
+            Self::InvalidRequest | Self::PayloadTooLarge => 3,
+            Self::Timeout => 4,
+            Self::PolicyNotFound | Self::FunctionNotFound => 5,
+            Self::CallerDenied | Self::FunctionAccessDenied => 7,
+            Self::FunctionThrottled => 8,
+            Self::FunctionMisconfigured | Self::CredentialsRejected => 9,
+            Self::LambdaFailed => 13,
+            Self::FunctionNotReady
+            | Self::CredentialsUnavailable
+            | Self::LambdaUnreachable
+            | Self::Overloaded
+            | Self::BreakerOpen
+            | Self::ShuttingDown => 14,
+            Self::CallerUnauthenticated => 16,
+        }
+    }
+
     /// Whose fault it is.
     pub fn fault(self) -> Fault {
         match self {

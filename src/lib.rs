@@ -21,7 +21,7 @@
 //! 3 grpc http
 //! 2 execute
 //! 1 lambda admission telemetry
-//! 0 policy event error pb
+//! 0 policy event trace error pb
 //! ```
 //!
 //! `cli` is above `app` and `config`, which `app` knows. `local` is a leaf that only `cli` and tests know.
@@ -40,3 +40,4 @@ pub mod local;
 pub mod pb;
 pub mod policy;
 pub mod telemetry;
+pub mod trace;

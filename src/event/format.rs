@@ -134,6 +134,16 @@ impl Format {
         })
     }
 
+    /// Whether the front door tells the function in the event which trace the call belongs to.
+    pub fn tells_trace(self) -> bool {
+        match self {
+            Self::RestApi | Self::HttpApiV1 | Self::HttpApi | Self::FunctionUrl | Self::Alb | Self::AlbMultiValue => {
+                true
+            }
+            Self::Raw | Self::Envoy | Self::Kong | Self::KongGateway => false,
+        }
+    }
+
     /// What the front door writes into the function's replies to this call.
     pub fn marks(self, call: &Call) -> Marks {
         match self {

@@ -43,6 +43,19 @@ pub(super) fn trace(call: &Call) -> String {
     given.map_or_else(|| trace_id(call), |(_, value)| value.clone())
 }
 
+impl Call {
+    /// Says that the call belongs to a trace, `Root=1-…`. What the caller's own header says beside the same one stays.
+    pub fn set_trace(&mut self, root: &str) {
+        const NAME: &str = "X-Amzn-Trace-Id";
+        let own = |name: &str| name.eq_ignore_ascii_case(NAME);
+        let said = self.headers.iter().rfind(|(name, _)| own(name));
+        if said.is_none_or(|(_, value)| !value.contains(root)) {
+            self.headers.retain(|(name, _)| !own(name));
+            self.headers.push((NAME.to_owned(), root.to_owned()));
+        }
+    }
+}
+
 /// Whether an entry of `X-Forwarded-For` is this address: perhaps with a port behind it, perhaps spelled otherwise.
 fn is_of(entry: &str, ip: &str) -> bool {
     let address = |text: &str| {
@@ -170,5 +183,12 @@ mod tests {
         add(&mut fields, &call);
         assert_eq!(fields.get("x-amzn-trace-id"), Some("Root=1-1-1"));
         assert_eq!(trace(&call), "Root=1-1-1");
+
+        call.headers.push(("x-amzn-trace-id".into(), "Self=1-2-2;Root=1-1-1".into()));
+        call.set_trace("Root=1-1-1");
+        assert_eq!(trace(&call), "Self=1-2-2;Root=1-1-1", "the same trace");
+        call.set_trace("Root=1-3-3");
+        assert_eq!(trace(&call), "Root=1-3-3", "another one");
+        assert_eq!(call.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-amzn-trace-id")).count(), 1);
     }
 }

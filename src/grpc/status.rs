@@ -17,22 +17,7 @@ const DOMAIN: &str = "lambda-policy";
 
 /// The gRPC code of a kind.
 pub(super) fn code(kind: Kind) -> Code {
-    match kind {
-        Kind::InvalidRequest | Kind::PayloadTooLarge => Code::InvalidArgument,
-        Kind::CallerUnauthenticated => Code::Unauthenticated,
-        Kind::CallerDenied | Kind::FunctionAccessDenied => Code::PermissionDenied,
-        Kind::PolicyNotFound | Kind::FunctionNotFound => Code::NotFound,
-        Kind::FunctionThrottled => Code::ResourceExhausted,
-        Kind::FunctionMisconfigured | Kind::CredentialsRejected => Code::FailedPrecondition,
-        Kind::FunctionNotReady
-        | Kind::CredentialsUnavailable
-        | Kind::LambdaUnreachable
-        | Kind::Overloaded
-        | Kind::BreakerOpen
-        | Kind::ShuttingDown => Code::Unavailable,
-        Kind::LambdaFailed => Code::Internal,
-        Kind::Timeout => Code::DeadlineExceeded,
-    }
+    i32::try_from(kind.grpc_code()).map_or(Code::Unknown, Code::from_i32)
 }
 
 /// The status of an error. It says nothing that only the operator may read.

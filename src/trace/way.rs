@@ -1,0 +1,69 @@
+//! What happened to a call on its way, for the spans that are made of it.
+
+use std::{
+    mem,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// More is not kept of a call: a few attempts, each with a connection.
+const MOST: usize = 32;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The call has its place among those in flight.
+    Admitted,
+    /// There are credentials.
+    Authorized,
+    /// A connection was made for it, in so much time.
+    Connected(Duration),
+    /// A connection could not be made, after so much time.
+    NotConnected(Duration),
+    /// Lambda answered with this status.
+    Answered(u16),
+    /// It is sent again, after this has helped.
+    Again(&'static str),
+    /// Lambda's answer is read.
+    Done,
+    /// It came as this method of HTTP.
+    Method(&'static str),
+}
+
+/// What is noted while a call goes on. Only calls that spans are made of have this lock, and nobody contends for it.
+#[derive(Debug, Default)]
+pub(super) struct Noted(Mutex<Way>);
+
+/// A call's way.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// What happened when.
+    pub steps: Vec<(Instant, Step)>,
+    /// The function that is invoked, and its region.
+    pub invoked: Option<(String, String)>,
+}
+
+impl Noted {
+    pub(super) fn add(&self, at: Instant, step: Step) {
+        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if way.steps.len() < MOST {
+            way.steps.push((at, step));
+        }
+    }
+
+    pub(super) fn invokes(&self, function: &str, region: &str) {
+        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        way.invoked = Some((function.to_owned(), region.to_owned()));
+    }
+
+    pub(super) fn take(&self) -> Way {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Way {
+    /// When something happened first.
+    pub fn at(&self, wanted: Step) -> Option<Instant> {
+        self.steps.iter().find(|(_, step)| *step == wanted).map(|(at, _)| *at)
+    }
+}
