@@ -65,16 +65,8 @@ fn answer(mut stream: TcpStream) {
 }
 
 fn request(payload: &Bytes) -> Request {
-    Request {
-        caller: Caller::default(),
-        policy: Choice::Named("orders".to_owned()),
-        input: Input::Payload(payload.clone()),
-        invocation: None,
-        qualifier: None,
-        context: None,
-        tenant: None,
-        deadline: None,
-    }
+    let policy = Choice::Named("orders".to_owned());
+    Request::new(Caller::default(), policy, Input::Payload(payload.clone()), None)
 }
 
 fn main() {

@@ -19,6 +19,7 @@ use lambda_policy::{
         Form, Invoked, Metrics, Rpcs,
         access::{Answered, Line},
     },
+    trace::Trace,
 };
 use prost::Message;
 use tokio::time::Instant;
@@ -81,6 +82,7 @@ fn way_to_lambda(c: &mut Criterion) {
         log: policy.log,
         context: None,
         tenant: None,
+        trace: &Trace::default(),
         payload: payload(),
     };
     c.bench_function("make the signed request", |b| b.iter(|| ready.request(black_box(&invoke)).unwrap()));

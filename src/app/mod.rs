@@ -61,7 +61,7 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
-    /// Metrics cannot be pushed where the configuration says.
+    /// Nothing can be pushed where the configuration says.
     Otlp(String),
     /// A listener failed.
     Serve(String),
@@ -232,7 +232,7 @@ impl fmt::Display for Error {
             Self::Listen { setting, address, error } => {
                 write!(f, "{setting}: {address} cannot be listened on: {error}")
             }
-            Self::Otlp(error) => write!(f, "telemetry.otlp: metrics cannot be pushed there: {error}"),
+            Self::Otlp(error) => write!(f, "telemetry.otlp: nothing can be pushed there: {error}"),
             Self::Serve(error) => write!(f, "the server ended: {error}"),
         }
     }

@@ -82,6 +82,11 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
                 );
             }
         }
+        (Kind::Share, Value::Text(text)) => {
+            if !text.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share)) {
+                found.add(Some(node.place), path, format_args!("`{text}` is not a number from 0 to 1"));
+            }
+        }
         (Kind::Duration, Value::Text(text)) => {
             if humantime::parse_duration(text).is_err() {
                 found.add(
@@ -109,6 +114,7 @@ fn value(node: &Node, kind: &Kind, path: &str, found: &mut Found) {
         (
             Kind::Text
             | Kind::Duration
+            | Kind::Share
             | Kind::Integer { .. }
             | Kind::Boolean
             | Kind::Choice(_)

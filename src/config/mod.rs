@@ -48,7 +48,7 @@ pub struct Config {
     pub server: Server,
     /// Where operators look.
     pub admin: SocketAddr,
-    /// Where metrics are pushed.
+    /// Where metrics and spans are pushed.
     pub otlp: Option<Otlp>,
     /// What is executed.
     pub policies: Policies,
@@ -111,7 +111,7 @@ impl Config {
         let mut warnings = Vec::new();
         let server = server::server(&server_section, &mut secrets, &mut warnings, &mut found);
         let admin = admin(&Section::new(root.get("admin"), None, "admin"), &mut found);
-        let otlp = telemetry::otlp(&root, &mut found);
+        let otlp = telemetry::otlp(&root, &mut warnings, &mut found);
         let callers = callers::callers(&root, &server_section, &mut secrets, &mut found);
         let policies = policies(&root, &server_section, callers, &mut secrets, &mut warnings, &mut found);
         match (server, admin) {

@@ -97,6 +97,7 @@ fn kind(kind: &Kind) -> Value {
         Kind::Text => json!({"type": ["string", "number"]}),
         Kind::Duration => json!({"type": "string", "pattern": "^[0-9]+ ?[a-z]+( ?[0-9]+ ?[a-z]+)*$"}),
         Kind::Integer { least, most } => json!({"type": "integer", "minimum": least, "maximum": most}),
+        Kind::Share => json!({"type": "number", "minimum": 0, "maximum": 1}),
         Kind::Pointer => json!({"type": "string", "pattern": "^(/.*)?$"}),
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Choice(words) => json!({"enum": words}),

@@ -7,6 +7,8 @@ pub(super) enum Kind {
     Text,
     /// Such as `10s`, `30m`, `1h 30m`.
     Duration,
+    /// A number from 0 to 1.
+    Share,
     /// A whole number.
     Integer { least: u64, most: u64 },
     /// `true` or `false`.
@@ -215,11 +217,26 @@ const ADMIN: &[Key] = &[key(
     "Address and port for `/livez`, `/readyz`, `/metrics`, `/policies`, `/config` and `/log-level`. Nobody has to say who they are there.",
 )];
 
-const TELEMETRY: &[Key] = &[key("otlp", Kind::Section(OTLP), "", "Push metrics by OTLP over gRPC, beside `/metrics`.")];
+const TELEMETRY: &[Key] = &[
+    key("otlp", Kind::Section(OTLP), "", "Push metrics and spans by OTLP over gRPC, beside `/metrics`."),
+    key(
+        "traces",
+        Kind::WordOr("off", TRACES),
+        "",
+        "Spans of calls, pushed where `otlp` says; `off` makes none. Without them too a caller's trace goes on in the function.",
+    ),
+];
+
+const TRACES: &[Key] = &[key(
+    "ratio",
+    Kind::Share,
+    "0.05",
+    "Of which share of the calls there are spans, from 0 to 1, where the caller's `traceparent` does not decide it.",
+)];
 
 const OTLP: &[Key] = &[
     required("endpoint", Kind::Text, "Address of a collector, such as `http://localhost:4317`."),
-    key("interval", Kind::Duration, "30s", "Between two pushes, 1s to 1h."),
+    key("interval", Kind::Duration, "30s", "Between two pushes of metrics, 1s to 1h; spans wait 5s at the most."),
 ];
 
 const ROUTE: &[Key] = &[

@@ -106,6 +106,8 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
         ("no duration", "server: {drain_delay: 5}".into(), "f.yaml:1:23: server.drain_delay: `5` is not a duration: expected one such as"),
         ("no collector", "telemetry: {otlp: {}}".into(), "f.yaml:1:19: telemetry.otlp.endpoint: is missing"),
         ("no address of one", "telemetry: {otlp: {endpoint: 'collector:4317'}}".into(), "f.yaml:1:30: telemetry.otlp.endpoint: "),
+        ("no share", "telemetry: {otlp: {endpoint: 'http://c:4317'}, traces: {ratio: 1.5}}".into(), "telemetry.traces.ratio: `1.5` is not a number from 0 to 1"),
+        ("no word for it", "telemetry: {traces: no}".into(), "telemetry.traces: is a single value: expected `off` or a map of `ratio`"),
         ("too often", "telemetry: {otlp: {endpoint: 'http://c:4317', interval: 10ms}}".into(), "telemetry.otlp.interval: `10ms` is outside of what is possible: expected 1s to 1h"),
         ("no such word", "server: {inline_policies: yes}".into(), "f.yaml:1:27: server.inline_policies: `yes` is none of `deny`, `allow`"),
         ("no YAML", "policies: [".into(), "f.yaml:2:1: is not YAML: "),

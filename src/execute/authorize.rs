@@ -19,12 +19,26 @@ use crate::{
         authorization::{Authorizer, Denial, Verdict},
     },
     policy::{Caller, Policy, secret::Fingerprint},
+    trace::Trace,
 };
 
 /// The most answers that are kept: about 1 KB each.
 const MOST: u64 = 65_536;
 /// What a function of API Gateway says to have the caller told that it is unknown.
 const UNAUTHORIZED: &str = "Unauthorized";
+
+/// Who asks whether a call may pass.
+#[derive(Debug)]
+pub struct Asking {
+    /// The gateway.
+    pub caller: Caller,
+    /// When it stops waiting.
+    pub deadline: Option<Instant>,
+    /// Through which front it asks, for the access log.
+    pub rpc: &'static str,
+    /// The trace of the call.
+    pub trace: Trace,
+}
 
 /// Whether a call may pass.
 #[derive(Debug)]
@@ -100,13 +114,12 @@ impl Engine {
     /// As the contract's table has them: there is no answer of the function, and nobody passes.
     pub async fn authorize(
         &self,
-        caller: Caller,
+        asking: Asking,
         policy: Arc<Policy>,
         authorizer: &Authorizer,
         call: event::Call,
-        deadline: Option<Instant>,
-        rpc: &'static str,
     ) -> Result<Decision, Error> {
+        let Asking { caller, deadline, rpc, trace } = asking;
         // An answer that is kept is for those who may ask.
         policy.callers.check(&caller, policy.name.as_str())?;
         let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));
@@ -117,10 +130,10 @@ impl Engine {
         let verdict = match key.and_then(|key| self.verdicts.cache.get(&key)) {
             Some(held) => held.verdict,
             None => {
-                let line = self.line(rpc, policy.name.as_str()).of(&call.request_id);
+                let line = self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller).within(trace);
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
-                let reply = match self.execute(request).await {
+                let reply = match self.execute(request.within(line.trace())).await {
                     Ok(reply) => reply,
                     Err(error) => {
                         line.failed(&error);

@@ -14,6 +14,7 @@ use crate::{
     lambda::Taken,
     policy::{Caller, ClientContext, Invocation, Policy, Qualifier, Tenant},
     telemetry::access::Answered,
+    trace::Trace,
 };
 
 /// A call, whichever front it came through.
@@ -35,6 +36,8 @@ pub struct Request {
     pub tenant: Option<Tenant>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The trace that goes on in the function.
+    pub trace: Trace,
 }
 
 impl Request {
@@ -53,7 +56,15 @@ impl Request {
 
     /// A call that leaves to its policy what there is to leave.
     pub fn new(caller: Caller, policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
-        Self { caller, policy, input, invocation: None, qualifier: None, context: None, tenant: None, deadline }
+        let (invocation, qualifier, context, tenant) = (None, None, None, None);
+        Self { caller, policy, input, invocation, qualifier, context, tenant, deadline, trace: Trace::default() }
+    }
+
+    /// The same call, as a part of a trace.
+    #[must_use]
+    pub fn within(mut self, trace: &Trace) -> Self {
+        self.trace = trace.clone();
+        self
     }
 }
 
@@ -182,6 +193,14 @@ pub fn request_id() -> String {
 }
 
 impl Reply {
+    /// The status of HTTP that a client is told.
+    pub fn http_status(&self) -> u16 {
+        match &self.output {
+            Output::Http(answer) => answer.status,
+            Output::None | Output::Payload(_) | Output::Json(_) => self.status,
+        }
+    }
+
     /// What the access log says of it.
     pub fn answered(&self) -> Answered<'_> {
         Answered {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-pub use self::authorize::Decision;
+pub use self::authorize::{Asking, Decision};
 pub use self::call::{
     Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, request_id,
 };
@@ -23,6 +23,7 @@ use crate::{
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{Caller, InlineDefaults, Policies, Policy, Qualifier, callers::Presented},
     telemetry::{Metrics, access::Line},
+    trace::{self, Step, Trace},
 };
 
 /// Executes policies.
@@ -67,6 +68,12 @@ impl Engine {
     /// Begins the access line of a call; without a policy's name the call brought its own.
     pub fn line(&self, rpc: &'static str, policy: &str) -> Line {
         Line::start(&self.metrics, rpc, policy)
+    }
+
+    /// The trace of a call: what its front was told by metadata or headers, else what the headers of the HTTP call say that
+    /// the gateway passes on, else one that begins here, if the call is chosen for one.
+    pub fn trace<'a>(&self, told: Option<trace::Context>, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Trace {
+        self.metrics.trace(told.or_else(|| trace::Context::among(headers)))
     }
 
     /// Lets no new call in.
@@ -152,6 +159,7 @@ impl Engine {
         let Prepared { ready, invoke, form, deadline, clock, trial, permit: _permit } =
             self.prepare(policy, input, &request, Api::Invoke).await?;
         let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+        request.trace.note(Step::Done);
         Ok(settle::settle(policy, form, trial.hear(answer)?, clock))
     }
 
@@ -172,7 +180,8 @@ impl Engine {
             Some(chosen) => Some(allowed(policy, chosen)?),
         };
         let invocation = request.invocation(policy);
-        let (payload, form) = settle::encode(input, policy)?;
+        request.trace.invokes(policy.target.function.as_str(), policy.target.region.as_str());
+        let (payload, form) = settle::encode(input, policy, &request.trace)?;
         let event_bytes = payload.len();
         let most = invocation.max_payload();
         if payload.len() > most {
@@ -191,10 +200,12 @@ impl Engine {
         let Admitted { permit, trial } = admitted
             .map_err(|error| error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() }))?;
         let admitted = permit.since();
+        request.trace.note(Step::Admitted);
         let ready = self.lambda.ready(&policy.access, deadline).await.map_err(|error| {
             let credentials = Some(admitted.elapsed());
             error.with_spent(Spent { queue: admitted - started, credentials, lambda: None, event_bytes })
         })?;
+        request.trace.note(Step::Authorized);
         let invoke = Invoke {
             api,
             target: &policy.target,
@@ -203,6 +214,7 @@ impl Engine {
             log: policy.log,
             context: request.context.as_ref().or(policy.context.as_ref()),
             tenant: request.tenant.as_ref().or(policy.tenant.as_ref()),
+            trace: &request.trace,
             payload,
         };
         let clock = Clock { started, admitted, authorized: Instant::now(), event_bytes };

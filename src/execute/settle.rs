@@ -13,6 +13,7 @@ use crate::{
     event::{self, Failure, Front, Malformed, Marks, Unencodable, exchange, fault::Fault, rules},
     lambda::Answer,
     policy::Policy,
+    trace::Trace,
 };
 
 /// The largest output that stands in the error as well as in the answer.
@@ -28,19 +29,28 @@ pub(super) enum Form {
 }
 
 /// The event, and the form that the output takes.
-pub(super) fn encode(input: Input, policy: &Policy) -> Result<(Bytes, Form), Error> {
+pub(super) fn encode(input: Input, policy: &Policy, trace: &Trace) -> Result<(Bytes, Form), Error> {
     match input {
         Input::Payload(bytes) => Ok((bytes, Form::Payload)),
         Input::Json(text) => Ok((Bytes::from(text), Form::Json)),
-        Input::Http(call) => {
+        Input::Http(mut call) => {
+            go_on(&mut call, policy, trace);
             let (event, marks) = (event(&call, policy)?, policy.event.marks(&call));
             Ok((event, Form::Http { request_id: call.request_id, marks }))
         }
-        Input::Callout(call, answered) => {
+        Input::Callout(mut call, answered) => {
+            go_on(&mut call, policy, trace);
             let request = event(&call, policy)?;
             let event = answered.map_or_else(|| request.clone(), |answered| exchange::encode(&request, &answered));
             Ok((event, Form::Callout { request_id: call.request_id }))
         }
+    }
+}
+
+/// Where the front door tells the function of its trace, that is the one that Lambda is told of.
+fn go_on(call: &mut event::Call, policy: &Policy, trace: &Trace) {
+    if let Some(root) = trace.root().filter(|_| policy.event.tells_trace()) {
+        call.set_trace(root);
     }
 }
 

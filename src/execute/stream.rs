@@ -24,6 +24,7 @@ use crate::{
     lambda::{self, Answer, Api, Taken},
     policy::{Invocation, Policy},
     telemetry::access::{Answered, Line},
+    trace::Step,
 };
 
 /// The largest piece of a body that is handed on, as Envoy recommends; clients of gRPC read 4 MB at the most.
@@ -114,10 +115,11 @@ impl Engine {
         };
         match self.begin(&policy, request).await {
             Ok(Begun::Whole(reply)) => {
-                line.answered(reply.answered());
+                line.told(reply.http_status()).answered(reply.answered());
                 Ok(Streamed::whole(*reply))
             }
             Ok(Begun::Coming(head, first, reading)) => {
+                let line = line.begun(head.as_ref().map(|head| head.status));
                 let (version, request_id) = (reading.stream.version.clone(), reading.stream.request_id.clone());
                 let (parts, rest) = mpsc::channel(1);
                 tokio::spawn(reading.run(first, parts, line));
@@ -142,6 +144,7 @@ impl Engine {
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
             let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+            request.trace.note(Step::Done);
             return Ok(Begun::whole(settle::settle(policy, form, trial.hear(answer)?, clock)));
         }
         // That it begins is Lambda's part; how long it goes on, and where it ends, is the function's.

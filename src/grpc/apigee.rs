@@ -38,9 +38,10 @@ impl ExternalCalloutService for Service {
     async fn process_message(&self, request: Request<MessageContext>) -> Result<Response<MessageContext>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
         let caller = Caller::of(request.extensions());
+        let told = request.extensions().get().cloned();
         let mut context = request.into_inner();
         let asked = asked(&context);
-        match plugin::execute(&self.engine, "ProcessMessage", caller, asked, deadline).await {
+        match plugin::execute(&self.engine, "ProcessMessage", caller, asked, deadline, told).await {
             Ok(Some(answer)) => context.additional_flow_variables.extend(variables(answer)),
             Ok(None) => {}
             Err(error) => fail(&mut context, &error),

@@ -71,7 +71,7 @@ pub(super) fn request(
     match (inline, input) {
         (Some(inline), Some(input)) if faults.is_empty() => {
             let policy = inline.map_or_else(|| Choice::Named(policy), Choice::Found);
-            Ok(Request { caller, policy, input, invocation, qualifier, context, tenant, deadline })
+            Ok(Request { invocation, qualifier, context, tenant, ..Request::new(caller, policy, input, deadline) })
         }
         _ => Err(about(&policy, Error::invalid(faults))),
     }

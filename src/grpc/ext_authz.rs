@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     event,
-    execute::{self, Decision, Engine, answer::problem},
+    execute::{self, Asking, Decision, Engine, answer::problem},
     pb::{
         envoy::{
             config::core::v3::address::Address,
@@ -25,6 +25,7 @@ use crate::{
         google::rpc,
     },
     policy::Caller,
+    trace::Context,
 };
 
 const RPC: &str = "ext_authz";
@@ -46,8 +47,11 @@ impl Service {
         named: Option<String>,
         attributes: AttributeContext,
         deadline: Option<Deadline>,
+        told: Option<Context>,
     ) -> CheckResponse {
         let (hints, call) = read(named, attributes);
+        let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let trace = self.engine.trace(told, headers);
         let request_id = call.request_id.clone();
         let refuse = |error: Error| denied(problem(&error, &request_id), "no authorizer is found");
         let policy = match envoy::choose(&self.engine.policies(), &caller, &hints) {
@@ -56,18 +60,19 @@ impl Service {
             Ok(None) => return refuse(Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits")),
             Err(error) => {
                 let line = self.engine.line(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY));
-                line.of(&request_id).failed(&error);
+                line.of(&request_id).by(&caller).within(trace).failed(&error);
                 return refuse(error);
             }
         };
         let Some(authorizer) = policy.authorizer.clone() else {
             let error = Error::new(Kind::CallerDenied, "the policy is no authorizer: its `authorizer` is not set")
                 .with_about(policy.about());
-            self.engine.line(RPC, policy.name.as_str()).of(&request_id).failed(&error);
+            let line = self.engine.line(RPC, policy.name.as_str()).of(&request_id);
+            line.by(&caller).within(trace).failed(&error);
             return refuse(error);
         };
-        let deadline = deadline.map(|deadline| deadline.0);
-        match self.engine.authorize(caller, Arc::clone(&policy), &authorizer, call, deadline, RPC).await {
+        let asking = Asking { caller, deadline: deadline.map(|deadline| deadline.0), rpc: RPC, trace };
+        match self.engine.authorize(asking, Arc::clone(&policy), &authorizer, call).await {
             Ok(Decision::Allowed(verdict)) => {
                 let headers = authorizer.headers_of(&verdict);
                 // What the answer does not say must not come from the client.
@@ -96,9 +101,10 @@ impl Authorization for Service {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
         let caller = Caller::of(request.extensions());
+        let told = request.extensions().get().cloned();
         let named = envoy::named(request.metadata());
         let attributes = request.into_inner().attributes.unwrap_or_default();
-        Ok(Response::new(self.check(caller, named, attributes, deadline).await))
+        Ok(Response::new(self.check(caller, named, attributes, deadline, told).await))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
+    trace::Step,
 };
 
 const RPC: &str = "ExecutePolicy (JSON)";
@@ -51,7 +52,10 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
     let caller = Caller::of(request.extensions());
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
-    let line = engine.line(RPC, if name == INLINE { "" } else { name }).of(&id);
+    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let trace = engine.trace(request.extensions().get().cloned(), headers);
+    trace.note(Step::Method("POST"));
+    let line = engine.line(RPC, if name == INLINE { "" } else { name }).of(&id).by(&caller).within(trace);
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,
@@ -62,7 +66,7 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
     let inline = || engine.inline(&caller);
     let about = |name: &str, error| engine.about(&caller, name, error);
     let result = match wire.and_then(|wire| decode::request(wire, caller.clone(), deadline, inline, about)) {
-        Ok(request) => engine.execute(request).await,
+        Ok(request) => engine.execute(request.within(line.trace())).await,
         Err(error) => Err(error),
     };
     match result {

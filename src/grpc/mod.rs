@@ -70,6 +70,7 @@ use crate::{
     },
     policy::callers::{self, Presented},
     telemetry::Rpcs,
+    trace,
 };
 
 /// The largest message that is read: Lambda's 6 MB, and room for what stands around it.
@@ -253,13 +254,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Tells the services behind who calls and until when, in terms of the product's own.
+/// Tells the services behind who calls, until when and in which trace, in terms of the product's own.
 fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request<B> {
     if let Some(peer) = request.extensions().get::<Connection>().and_then(|connection| connection.peer) {
         request.extensions_mut().insert(peer);
     }
     if let Some(deadline) = deadline::Deadline::of(request.headers()) {
         request.extensions_mut().insert(deadline);
+    }
+    if let Some(context) = trace::Context::of(request.headers()) {
+        request.extensions_mut().insert(context);
     }
     if engine.has_callers() {
         identify(engine, &mut request);

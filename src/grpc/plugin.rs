@@ -12,6 +12,7 @@ use crate::{
     event,
     execute::{self, Engine, FunctionError, FunctionErrorKind, NO_POLICY, Reply, Request, answer},
     policy::{Caller, Unmatched},
+    trace::Context,
 };
 
 const NOT_TEXT: &str =
@@ -56,20 +57,24 @@ pub(super) async fn execute(
     caller: Caller,
     asked: Result<Asked, Error>,
     deadline: Option<Deadline>,
+    told: Option<Context>,
 ) -> Result<Option<Answer>, Error> {
+    let headers = asked.iter().flat_map(|asked| &asked.call.headers);
+    let trace = engine.trace(told, headers.map(|(name, value)| (name.as_str(), value.as_str())));
     let known = engine.known(&caller);
     let chosen = known.and(asked).and_then(|asked| Ok((choose(engine, &asked)?, asked.call)));
     let (policy, call) = match chosen {
         Ok((Some(policy), call)) => (policy, call),
         Ok((None, _)) => return Ok(None),
         Err(error) => {
-            engine.line(rpc, NO_POLICY).failed(&error);
+            engine.line(rpc, NO_POLICY).by(&caller).within(trace).failed(&error);
             return Err(error);
         }
     };
     let id = call.request_id.clone();
-    let line = engine.line(rpc, &policy).of(&id);
-    match engine.execute(Request::http(caller, policy, call, deadline.map(|deadline| deadline.0))).await {
+    let line = engine.line(rpc, &policy).of(&id).by(&caller).within(trace);
+    let request = Request::http(caller, policy, call, deadline.map(|deadline| deadline.0)).within(line.trace());
+    match engine.execute(request).await {
         Ok(mut reply) => {
             let text = Text::of(&mut reply, &id);
             line.answered(reply.answered());

@@ -25,12 +25,15 @@ impl Service {
         Self { engine }
     }
 
-    fn line(&self, rpc: &'static str, request: &pb::ExecutePolicyRequest) -> Line {
-        let id = match &request.input {
-            Some(Input::Http(call)) => call.request_id.as_str(),
-            Some(Input::Payload(_) | Input::Json(_)) | None => "",
+    fn line(&self, rpc: &'static str, request: &Request<pb::ExecutePolicyRequest>) -> Line {
+        let wire = request.get_ref();
+        let (id, headers) = match &wire.input {
+            Some(Input::Http(call)) => (call.request_id.as_str(), call.headers.as_slice()),
+            Some(Input::Payload(_) | Input::Json(_)) | None => ("", &[][..]),
         };
-        self.engine.line(rpc, &request.policy).of(id)
+        let headers = headers.iter().map(|header| (header.name.as_str(), header.value.as_str()));
+        let trace = self.engine.trace(request.extensions().get().cloned(), headers);
+        self.engine.line(rpc, &wire.policy).of(id).by(&Caller::of(request.extensions())).within(trace)
     }
 
     fn decode(&self, request: Request<pb::ExecutePolicyRequest>) -> Result<execute::Request, Error> {
@@ -48,9 +51,9 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
-        let line = self.line("ExecutePolicy", request.get_ref());
+        let line = self.line("ExecutePolicy", &request);
         let result = match self.decode(request) {
-            Ok(request) => self.engine.execute(request).await,
+            Ok(request) => self.engine.execute(request.within(line.trace())).await,
             Err(error) => Err(error),
         };
         match result {
@@ -72,9 +75,9 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<Self::ExecutePolicyStreamStream>, Status> {
-        let line = self.line("ExecutePolicyStream", request.get_ref());
+        let line = self.line("ExecutePolicyStream", &request);
         let request = match self.decode(request) {
-            Ok(request) => request,
+            Ok(request) => request.within(line.trace()),
             Err(error) => {
                 line.failed(&error);
                 return Err(status(&error));

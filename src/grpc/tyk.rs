@@ -40,6 +40,7 @@ impl Dispatcher for Service {
     async fn dispatch(&self, request: Request<Object>) -> Result<Response<Object>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
         let caller = Caller::of(request.extensions());
+        let told = request.extensions().get().cloned();
         let mut object = request.into_inner();
         match HookType::try_from(object.hook_type) {
             Ok(HookType::Pre | HookType::Post | HookType::PostKeyAuth) => {}
@@ -54,7 +55,7 @@ impl Dispatcher for Service {
         let headers = headers(&request.headers);
         let id = plugin::request_id(&headers);
         let asked = asked(request, headers, &object.spec, &id);
-        let text = match plugin::execute(&self.engine, RPC, caller, asked, deadline).await {
+        let text = match plugin::execute(&self.engine, RPC, caller, asked, deadline, told).await {
             Ok(Some(answer)) => answer.text,
             Ok(None) => return Ok(Response::new(object)),
             Err(error) => Text::problem(&error, &id),

@@ -7,7 +7,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode},
     routing::any,
 };
 use percent_encoding::percent_decode_str;
@@ -18,6 +18,7 @@ use crate::{
     execute::{self, Engine, Part, Peer, answer},
     policy::{Caller, Invocation, callers},
     telemetry::access::Line,
+    trace::Step,
 };
 
 /// The routes, for the port that gRPC is served on.
@@ -39,7 +40,10 @@ async fn pass_below(engine: State<Arc<Engine>>, request: Request) -> Response<Bo
 async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
     let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
     let caller = Caller::of(request.extensions());
-    let line = engine.line("http", &policy).of(&id);
+    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let trace = engine.trace(request.extensions().get().cloned(), headers);
+    trace.note(Step::Method(known(request.method())));
+    let line = engine.line("http", &policy).of(&id).by(&caller).within(trace);
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,
@@ -48,14 +52,14 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     let result = match read {
         // Of an answer to HEAD nobody reads a body.
         Ok(call) if streams && call.method != "HEAD" => {
-            let request = execute::Request::http(caller, policy, call, None);
+            let request = execute::Request::http(caller, policy, call, None).within(line.trace());
             return stream(&engine, request, line, &id).await;
         }
-        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None)).await,
+        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None).within(line.trace())).await,
         Err(error) => Err(error),
     };
     match &result {
-        Ok(reply) => line.answered(reply.answered()),
+        Ok(reply) => line.told(reply.http_status()).answered(reply.answered()),
         Err(error) => line.failed(error),
     }
     respond(answer::http(result, &id))
@@ -140,6 +144,12 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         api_id: String::new(),
         received: SystemTime::now(),
     })
+}
+
+/// The method as the conventions for spans have it, which know nine of them.
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
 /// The caller's address, as the gateway wrote it last.

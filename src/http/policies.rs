@@ -101,5 +101,6 @@ fn failure(failure: &Failure) -> Value {
         "detail": failure.detail,
         "request_id": failure.request_id,
         "aws_request_id": failure.aws_request_id,
+        "trace_id": failure.trace_id,
     })
 }

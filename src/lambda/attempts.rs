@@ -15,7 +15,10 @@ use super::{
     stream::Stream,
     wire::Remedy,
 };
-use crate::error::{Error, Kind, Ran};
+use crate::{
+    error::{Error, Kind, Ran},
+    trace::Step,
+};
 
 /// How often a call is sent at the most. Only what provably did not run is sent again, and of that only what a moment
 /// may help: a throttled call would come back to a function that has no place for it, so the gateway is told when to.
@@ -117,6 +120,7 @@ impl Ready {
                     tokio::time::sleep(pause).await;
                 }
             }
+            invoke.trace.note(Step::Again(remedy.as_str()));
             progress.last = Some(failed.error);
             attempt += 1;
         }
@@ -149,6 +153,15 @@ impl Progress {
 }
 
 impl Remedy {
+    /// What is written in a trace of an attempt that it made possible.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "connection",
+            Self::Credentials => "credentials",
+            Self::Clock => "clock",
+        }
+    }
+
     /// Whether it may help after so many attempts: what AWS has refused twice it will refuse again.
     fn helps(self, attempts: u32) -> bool {
         match self {

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_smithy_runtime_api::client::{
@@ -40,6 +40,7 @@ use super::{
     figures::{Figures, Host},
     resolve::{Reach, Resolver},
 };
+use crate::trace::{Step, Trace};
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +74,11 @@ thread_local! {
 /// has connections of its own: a call never wakes another thread.
 pub fn on_worker(number: usize) {
     WORKER.set(number);
+}
+
+tokio::task_local! {
+    /// The trace of the call for which a connection is made. Only calls that spans are made of have it set.
+    static OPENER: Trace;
 }
 
 type TcpConnector = HttpConnector<Resolver>;
@@ -128,11 +134,21 @@ impl Connector {
     }
 
     /// Sends a request over a connection of this thread's worker.
-    pub(super) async fn send(&self, request: Request<Body>, host: &Host) -> Result<Response<Incoming>, Unsent> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        host: &Host,
+        trace: &Trace,
+    ) -> Result<Response<Incoming>, Unsent> {
         let worker = WORKER.get() % self.clients.len();
         let client = self.clients.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
         host.requests.add();
-        match client.request(request).await {
+        let sent = client.request(request);
+        let sent = match trace.spans() {
+            None => sent.await,
+            Some(_) => OPENER.scope(trace.clone(), sent).await,
+        };
+        match sent {
             Ok(response) => Ok(response),
             Err(error) if error.is_connect() => Err(Unsent::NotConnected(error.into())),
             Err(error) => Err(Unsent::Broken(error.into())),
@@ -166,14 +182,19 @@ impl Service<Uri> for Connect {
     fn call(&mut self, address: Uri) -> Self::Future {
         let host = self.figures.host(address.host().unwrap_or_default());
         let connecting = self.https.call(address);
+        let (began, opener) = (Instant::now(), OPENER.try_with(Trace::clone).unwrap_or_default());
         let cut = self.cut.clone();
         Box::pin(async move {
             let connected: Result<_, BoxError> = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting) => connected.map_err(Into::into).flatten(),
                 () = cut.wait() => Err("the service stops".into()),
             };
-            let count = if connected.is_ok() { &host.opened } else { &host.failed };
+            let (count, step) = match &connected {
+                Ok(_) => (&host.opened, Step::Connected(began.elapsed())),
+                Err(_) => (&host.failed, Step::NotConnected(began.elapsed())),
+            };
             count.add();
+            opener.note(step);
             Ok(cut.over(connected?))
         })
     }
@@ -185,12 +206,13 @@ impl SdkConnector for Connector {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
             let address = request.uri().clone();
-            let response = connector.send(request.map(Body::from), &connector.host(&address)).await.map_err(
-                |error| match error {
+            let response = connector
+                .send(request.map(Body::from), &connector.host(&address), &Trace::default())
+                .await
+                .map_err(|error| match error {
                     Unsent::NotConnected(cause) => ConnectorError::io(cause).never_connected(),
                     Unsent::Broken(cause) => ConnectorError::io(cause),
-                },
-            )?;
+                })?;
             let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)));
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
         })

@@ -6,6 +6,7 @@ use super::room::Taken;
 use crate::{
     event::fault::Fault,
     policy::{ClientContext, Invocation, Log, Qualifier, Target, Tenant},
+    trace::Trace,
 };
 
 /// What to invoke, and how.
@@ -25,6 +26,8 @@ pub struct Invoke<'a> {
     pub context: Option<&'a ClientContext>,
     /// Tenant.
     pub tenant: Option<&'a Tenant>,
+    /// The trace that goes on in the function.
+    pub trace: &'a Trace,
     /// The event.
     pub payload: Bytes,
 }

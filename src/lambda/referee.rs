@@ -40,11 +40,14 @@ use super::{
     sign::Stamp,
     wire::Wire,
 };
-use crate::policy::{
-    Access, ClientContext, Invocation, Log, Qualifier, Region as OwnRegion, Target, Tenant,
-    credentials::{Base, Credentials as OwnCredentials},
-    endpoint::{Endpoint, Url},
-    function::Reference,
+use crate::{
+    policy::{
+        Access, ClientContext, Invocation, Log, Qualifier, Region as OwnRegion, Target, Tenant,
+        credentials::{Base, Credentials as OwnCredentials},
+        endpoint::{Endpoint, Url},
+        function::Reference,
+    },
+    trace::{Context, Trace},
 };
 
 /// 2026-03-01T12:34:56Z.
@@ -101,6 +104,7 @@ struct Call {
     log: Log,
     context: Option<&'static str>,
     tenant: Option<&'static str>,
+    trace: Trace,
     payload: &'static str,
 }
 
@@ -116,6 +120,7 @@ impl Default for Call {
             log: Log::None,
             context: None,
             tenant: None,
+            trace: Trace::default(),
             payload: r#"{"a":1}"#,
         }
     }
@@ -162,13 +167,23 @@ impl Call {
             .set_tenant_id(self.tenant.map(str::to_owned))
             .payload(Blob::new(self.payload))
             .customize()
-            // It would be signed, and says what we say in a header of our own.
-            .mutate_request(|request| {
-                request.headers_mut().remove("x-amz-user-agent");
-            })
+            .mutate_request(self.changes())
             .send()
             .await
             .map_err(|error| Refused::from(&error))
+    }
+
+    /// What the SDK's request has otherwise, before it is signed.
+    fn changes(&self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+        let trace = self.trace.clone();
+        move |request| {
+            // It would be signed, and says what we say in a header of our own.
+            request.headers_mut().remove("x-amz-user-agent");
+            // It is none of the operation's fields.
+            if let Some(header) = trace.header() {
+                request.headers_mut().insert("X-Amzn-Trace-Id", header.to_owned());
+            }
+        }
     }
 
     /// The same call, its answer in pieces.
@@ -184,9 +199,7 @@ impl Call {
             .set_tenant_id(self.tenant.map(str::to_owned))
             .payload(Blob::new(self.payload))
             .customize()
-            .mutate_request(|request| {
-                request.headers_mut().remove("x-amz-user-agent");
-            })
+            .mutate_request(self.changes())
             .send()
             .await
             .unwrap();
@@ -221,10 +234,16 @@ impl Call {
             log: self.log,
             context: context.as_ref(),
             tenant: tenant.as_ref(),
+            trace: &self.trace,
             payload: Bytes::from_static(self.payload.as_bytes()),
         };
         self.wire().request(&self.session().await, &invoke, &Stamp::new(NOW)).unwrap()
     }
+}
+
+fn traced() -> Trace {
+    let id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+    Trace::new(Some(Context { id, parent: Some(7), sampled: Some(true), state: None }), false)
 }
 
 /// What of a refusal counts.
@@ -278,6 +297,7 @@ async fn the_request_is_the_sdks_own_to_the_last_header() {
         ("the log", Call { log: Log::Tail, ..Call::default() }),
         ("client context", Call { context: Some(r#"{"custom":{"a":"b"}}"#), ..Call::default() }),
         ("a tenant", Call { tenant: Some("acme corp"), ..Call::default() }),
+        ("a trace", Call { trace: traced(), ..Call::default() }),
         ("a session token", Call { token: Some("IQoJb3JpZ2luX2VjE//+=="), ..Call::default() }),
         ("a tenant with two spaces", Call { tenant: Some("a  b"), ..Call::default() }),
         ("a tenant with a space before it", Call { tenant: Some(" lead"), ..Call::default() }),
@@ -290,6 +310,7 @@ async fn the_request_is_the_sdks_own_to_the_last_header() {
                 context: Some("{}"),
                 tenant: Some("a"),
                 token: Some("t"),
+                trace: traced(),
                 ..Call::default()
             },
         ),
@@ -333,6 +354,7 @@ async fn the_request_for_a_stream_is_the_sdks_own_to_the_last_header() {
         context: Some("{}"),
         tenant: Some("acme"),
         token: Some("t"),
+        trace: traced(),
         ..Call::default()
     };
     for (what, call) in [

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     policy::{Access, Invocation, Log, endpoint::Endpoint},
+    trace::Step,
 };
 
 /// From how many seconds on a clock is taken for wrong; AWS bears five minutes.
@@ -108,11 +109,12 @@ impl Wire {
         let skew = self.skew.load(Ordering::Relaxed);
         let request = self.request(session, invoke, &stamp(skew)).map_err(|error| Failed { error, remedy: None })?;
         let request = request.map(|payload| RequestBody::new(payload, taken));
-        let response = match self.connector.send(request, &self.host).await {
+        let response = match self.connector.send(request, &self.host, invoke.trace).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),
         };
         self.connector.figures().answered(response.status().as_str());
+        invoke.trace.note(Step::Answered(response.status().as_u16()));
         if matches!(response.status().as_u16(), 200 | 202 | 204) {
             return Ok(response);
         }
@@ -183,6 +185,10 @@ impl Wire {
             },
         );
         map.insert(AUTHORIZATION, authorization);
+        // Not signed, as by no SDK of AWS: a proxy on the way may add to it.
+        if let Some(trace) = invoke.trace.header().and_then(|header| HeaderValue::from_str(header).ok()) {
+            map.insert(HeaderName::from_static("x-amzn-trace-id"), trace);
+        }
         map.insert(USER_AGENT, HeaderValue::from_static(concat!("lambda-policy/", env!("CARGO_PKG_VERSION"))));
 
         let path_and_query = match query {

@@ -10,10 +10,12 @@ use std::{
 use super::{
     meters::{End, Failure, Meters, Times},
     metrics::Metrics,
+    spans::Ended,
 };
 use crate::{
     error::{Error, Fault},
-    policy::Name,
+    policy::{Caller, Name},
+    trace::{Hex, Trace},
 };
 
 /// The most characters of an id that the gateway gave.
@@ -50,6 +52,13 @@ pub struct Line {
     /// What the caller wrote, where that is no policy's name.
     policy: Option<String>,
     request_id: String,
+    /// Who made it, by its name in the configuration.
+    caller: Option<Name>,
+    trace: Trace,
+    /// What the caller was told, if that is a status of HTTP.
+    status: Option<u16>,
+    /// Whether an answer that comes in pieces has begun.
+    begun: bool,
     started: Instant,
     ended: bool,
 }
@@ -61,7 +70,54 @@ impl Line {
         let meters = metrics.of(name);
         // The name is the caller's text unless a policy is found by it.
         let policy = (name != meters.name).then(|| name.chars().take(64).collect());
-        Self { meters, rpc, policy, request_id: String::new(), started: Instant::now(), ended: false }
+        Self {
+            meters,
+            rpc,
+            policy,
+            request_id: String::new(),
+            caller: None,
+            trace: Trace::default(),
+            status: None,
+            begun: false,
+            started: Instant::now(),
+            ended: false,
+        }
+    }
+
+    /// Says who makes the call, if that is known.
+    #[must_use]
+    pub fn by(mut self, caller: &Caller) -> Self {
+        self.caller = match caller {
+            Caller::Known(name) => Some(name.clone()),
+            Caller::Unknown(_) => None,
+        };
+        self
+    }
+
+    /// Says which trace the call belongs to.
+    #[must_use]
+    pub fn within(mut self, trace: Trace) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The trace that the call belongs to.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Says that an answer has begun, with this status if that is one of HTTP.
+    #[must_use]
+    pub fn begun(mut self, status: Option<u16>) -> Self {
+        (self.begun, self.status) = (true, status);
+        self
+    }
+
+    /// Says which status of HTTP the caller is told.
+    #[must_use]
+    pub fn told(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
     }
 
     /// Says which of the gateway's requests the call is, if the gateway said so.
@@ -74,13 +130,19 @@ impl Line {
     /// Writes the line of a call that the function answered.
     pub fn answered(mut self, answered: Answered<'_>) {
         let end = answered.error_kind.map_or(End::Ok, End::FunctionError);
-        let total = self.end(end, Some(answered.queue), Some(answered.credentials), Some(answered.lambda));
+        let times = (Some(answered.queue), Some(answered.credentials), Some(answered.lambda));
+        // Of an event that is queued, and a dry run, nobody knows.
+        let ran = (answered.status == 200).then_some("yes");
+        let total = self.end(end, times, ran, Some(answered.aws_request_id));
+        let trace_id = self.trace.id();
         tracing::info!(
             rpc = self.rpc,
             policy = self.policy(),
+            caller = self.caller(),
             outcome = end.outcome(),
             reason = end.reason(),
             request_id = self.request_id(),
+            trace_id = trace_id.as_ref().map(Hex::as_str),
             status = answered.status,
             aws_request_id = answered.aws_request_id,
             version = answered.version,
@@ -101,15 +163,19 @@ impl Line {
     pub fn failed(mut self, error: &Error) {
         let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
-        let total = self.end(end, spent.map(|spent| spent.queue), credentials, lambda);
+        let times = (spent.map(|spent| spent.queue), credentials, lambda);
+        let total = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
+        let trace_id = self.trace.id();
         macro_rules! failed {
             ($level:ident) => {
                 tracing::$level!(
                     rpc = self.rpc,
                     policy = self.policy(),
+                    caller = self.caller(),
                     outcome = end.outcome(),
                     reason = end.reason(),
                     request_id = self.request_id(),
+                    trace_id = trace_id.as_ref().map(Hex::as_str),
                     ran = error.ran().as_str(),
                     error = error.message(),
                     detail = error.detail(),
@@ -132,17 +198,32 @@ impl Line {
         self.keep(end, error.kind().reason(), error.message(), error.detail(), error.aws_request_id());
     }
 
-    /// Counts the call, and tells how long it took.
+    /// Counts the call, makes its spans, and tells how long it took.
     fn end(
         &mut self,
         end: End,
-        queue: Option<Duration>,
-        credentials: Option<Duration>,
-        lambda: Option<Duration>,
+        (queue, credentials, lambda): (Option<Duration>, Option<Duration>, Option<Duration>),
+        ran: Option<&'static str>,
+        aws_request_id: Option<&str>,
     ) -> Duration {
         self.ended = true;
-        let total = self.started.elapsed();
+        let at = Instant::now();
+        let total = at.duration_since(self.started);
         self.meters.record(end, Times { queue, credentials, lambda, total });
+        if self.trace.spans().is_some() {
+            let ended = Ended {
+                rpc: self.rpc,
+                policy: &self.meters.name,
+                end,
+                ran,
+                started: self.started,
+                at,
+                status: self.status,
+                begun: self.begun,
+                aws_request_id: aws_request_id.filter(|id| !id.is_empty()),
+            };
+            self.meters.trace(&self.trace, &ended);
+        }
         total
     }
 
@@ -155,11 +236,16 @@ impl Line {
             detail: detail.map(str::to_owned),
             request_id: self.request_id().map(str::to_owned),
             aws_request_id: aws_request_id.map(str::to_owned),
+            trace_id: self.trace.id().map(|id| id.as_str().to_owned()),
         });
     }
 
     fn policy(&self) -> &str {
         self.policy.as_deref().unwrap_or(&self.meters.name)
+    }
+
+    fn caller(&self) -> Option<&str> {
+        self.caller.as_ref().map(Name::as_str)
     }
 
     fn request_id(&self) -> Option<&str> {
@@ -170,12 +256,15 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
-            let total = self.end(End::Cancelled, None, None, None);
+            let total = self.end(End::Cancelled, (None, None, None), None, None);
+            let trace_id = self.trace.id();
             tracing::info!(
                 rpc = self.rpc,
                 policy = self.policy(),
+                caller = self.caller(),
                 outcome = End::Cancelled.outcome(),
                 request_id = self.request_id(),
+                trace_id = trace_id.as_ref().map(Hex::as_str),
                 total_us = micros(total),
                 "call"
             );

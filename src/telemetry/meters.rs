@@ -12,10 +12,12 @@ use opentelemetry::{
 };
 
 use super::{
+    exemplars::{Exemplar, Exemplars},
     metrics::Instruments,
     names::{self, FUNCTION_ERRORS, Label, OUTCOMES},
+    spans::Ended,
 };
-use crate::error::Kind as Reason;
+use crate::{error::Kind as Reason, trace::Trace};
 
 /// How many failures of a policy are kept.
 const MOST_FAILURES: usize = 8;
@@ -70,6 +72,8 @@ pub struct Failure {
     pub request_id: Option<String>,
     /// AWS's id of the request, if there was one.
     pub aws_request_id: Option<String>,
+    /// The call's trace, if it has one.
+    pub trace_id: Option<String>,
 }
 
 /// One policy's figures. A series begins with the first call that belongs to it.
@@ -84,6 +88,7 @@ pub(super) struct Meters {
     credentials: OnceLock<BoundHistogram<f64>>,
     client: [OnceLock<BoundHistogram<f64>>; 1 + Reason::ALL.len()],
     failures: Mutex<VecDeque<Failure>>,
+    exemplars: Exemplars,
 }
 
 impl End {
@@ -130,6 +135,7 @@ impl Meters {
             credentials: OnceLock::new(),
             client: [const { OnceLock::new() }; 1 + Reason::ALL.len()],
             failures: Mutex::default(),
+            exemplars: Exemplars::default(),
         }
     }
 
@@ -188,6 +194,18 @@ impl Meters {
         labels
     }
 
+    /// Makes the spans of a call that has ended and was chosen for them, and keeps it beside the durations.
+    pub(super) fn trace(&self, trace: &Trace, ended: &Ended<'_>) {
+        if let Some(traces) = &self.instruments.traces {
+            traces.end(trace, ended);
+            self.exemplars.keep(ended.end.outcome(), trace, ended.at.duration_since(ended.started));
+        }
+    }
+
+    pub(super) fn exemplar(&self, outcome: &str, bound: &str) -> Option<Exemplar> {
+        self.exemplars.of(outcome, bound)
+    }
+
     /// Keeps a failure, and forgets the oldest one.
     pub(super) fn keep(&self, failure: Failure) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,6 +250,7 @@ mod tests {
                 detail: None,
                 request_id: None,
                 aws_request_id: None,
+                trace_id: None,
             });
         }
         let kept: Vec<_> = meters.failures().into_iter().map(|failure| failure.error).collect();

@@ -15,7 +15,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use opentelemetry::{
-    KeyValue,
+    Key, KeyValue,
     metrics::{AsyncInstrument, Counter, Histogram, Meter, MeterProvider},
 };
 use opentelemetry_sdk::{
@@ -25,18 +25,28 @@ use opentelemetry_sdk::{
 use prometheus::Registry;
 
 use super::{
+    exemplars,
     meters::{Invoked, Meters},
     names::{self, Kind, Label, Metric},
     otlp::{self, Otlp},
     process, scrape,
+    spans::Traces,
 };
-use crate::policy::Name;
+use crate::{
+    policy::Name,
+    trace::{Context, Trace},
+};
 
 /// How many series a metric may have that tells policies apart; more are one series, `otel.metric.overflow`. The SDK
 /// takes memory for all of them at once, 50 bytes each.
 const MOST_SERIES: usize = 3_500;
 /// The same of the others, whose labels bound them far below.
 const MOST_OTHERS: usize = 200;
+
+/// Which of several replicas a process is (semantic conventions, service).
+const INSTANCE: &str = "service.instance.id";
+/// How long the last push may take.
+const SHUT_DOWN: Duration = Duration::from_secs(5);
 
 /// The metrics of one service.
 pub struct Metrics {
@@ -61,6 +71,7 @@ pub(super) struct Instruments {
     pub credentials: Histogram<f64>,
     pub client: Histogram<f64>,
     pub server: Histogram<f64>,
+    pub traces: Option<Traces>,
 }
 
 /// Takes what an observed metric is at the moment, series by series.
@@ -74,11 +85,11 @@ impl Metrics {
     /// # Errors
     /// If the endpoint to push to is none.
     pub fn new(push: Option<&Otlp>) -> Result<Arc<Self>, String> {
-        let registry = Registry::new();
+        let (registry, resource) = (Registry::new(), resource());
         let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
         let scraped = scraped.build().map_err(|error| error.to_string())?;
         let mut provider = SdkMeterProvider::builder()
-            .with_resource(resource())
+            .with_resource(resource.clone())
             .with_reader(scraped)
             // An error would be a limit of 0.
             .with_view(|instrument: &Instrument| {
@@ -89,9 +100,13 @@ impl Metrics {
                 let most = if by_policy { MOST_SERIES } else { MOST_OTHERS };
                 Stream::builder().with_cardinality_limit(most).build().ok()
             });
-        let failures = Arc::new(AtomicU64::new(0));
+        let [failures, span_failures] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let mut traces = None;
         if let Some(push) = push {
             let exporter = otlp::exporter(push, Arc::clone(&failures))?;
+            if let Some(ratio) = push.traces {
+                traces = Some(Traces::new(push, ratio, &resource, &span_failures)?);
+            }
             provider = provider.with_reader(PeriodicReader::builder(exporter).with_interval(push.interval).build());
         }
         let provider = provider.build();
@@ -103,6 +118,7 @@ impl Metrics {
             credentials: histogram(&meter, &names::CREDENTIALS_DURATION),
             client: histogram(&meter, &names::CLIENT_DURATION),
             server: histogram(&meter, &names::SERVER_DURATION),
+            traces,
         });
         let metrics = Self {
             provider,
@@ -116,18 +132,28 @@ impl Metrics {
             reload_failures: Arc::default(),
             runtimes: super::runtime::Runtimes::default(),
         };
-        metrics.observe_own(failures);
+        metrics.observe_own([("metrics", failures), ("traces", span_failures)]);
         Ok(Arc::new(metrics))
     }
 
-    fn observe_own(&self, export_failures: Arc<AtomicU64>) {
+    fn observe_own(&self, export_failures: [(&'static str, Arc<AtomicU64>); 2]) {
         let read = |figure: &Arc<AtomicU64>| {
             let figure = Arc::clone(figure);
             move |readings: &Readings<'_>| readings.put(figure.load(Ordering::Relaxed) as f64, &[])
         };
         self.observe(&names::CONFIG_GENERATION, read(&self.generation));
         self.observe(&names::CONFIG_FAILURES, read(&self.reload_failures));
-        self.observe(&names::EXPORT_FAILURES, read(&export_failures));
+        self.observe(&names::EXPORT_FAILURES, move |readings| {
+            for (signal, failures) in &export_failures {
+                readings.put(failures.load(Ordering::Relaxed) as f64, &[(&names::SIGNAL, signal)]);
+            }
+        });
+        let lost = self.instruments.traces.as_ref().map(|traces| Arc::clone(traces.lost())).unwrap_or_default();
+        self.observe(&names::SPANS_DROPPED, move |readings| {
+            for (reason, count) in [("queue_full", &lost.full), ("not_taken", &lost.refused)] {
+                readings.put(count.load(Ordering::Relaxed) as f64, &[(&names::LOST, reason)]);
+            }
+        });
         self.observe(&names::BUILD_INFO, |readings| {
             readings.put(1.0, &[(&names::VERSION, env!("CARGO_PKG_VERSION"))]);
         });
@@ -178,6 +204,20 @@ impl Metrics {
         Arc::clone(self.policies.load().get(policy).unwrap_or(&self.unknown))
     }
 
+    /// The trace of a call: the one that its caller told of, or one that begins here if the call is chosen for one. Who has
+    /// decided whether there are spans is not overruled.
+    pub fn trace(&self, told: Option<Context>) -> Trace {
+        let with_spans = match (&self.instruments.traces, told.as_ref().and_then(|context| context.sampled)) {
+            (None, _) => false,
+            (Some(_), Some(sampled)) => sampled,
+            (Some(traces), None) => traces.chooses(),
+        };
+        match (told, with_spans) {
+            (None, false) => Trace::default(),
+            (told, with_spans) => Trace::new(told, with_spans),
+        }
+    }
+
     /// Counts a configuration that took effect.
     pub fn configured(&self) {
         self.generation.fetch_add(1, Ordering::Relaxed);
@@ -195,7 +235,19 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format, or in OpenMetrics'.
     pub fn scrape(&self, form: scrape::Form) -> String {
-        scrape::text(self.registry.gather(), form)
+        let text = scrape::text(self.registry.gather(), form);
+        match form {
+            scrape::Form::Prometheus => text,
+            scrape::Form::OpenMetrics => {
+                let policies = self.policies.load();
+                let find = |name: &str| match name {
+                    Name::INLINE => Some(&self.inline),
+                    names::UNKNOWN_POLICY => Some(&self.unknown),
+                    name => policies.get(name),
+                };
+                exemplars::add(&text, |policy, outcome, bound| find(policy)?.exemplar(outcome, bound))
+            }
+        }
     }
 
     /// What the metrics say of each policy.
@@ -213,8 +265,13 @@ impl Metrics {
 
     /// Pushes what has not been pushed, and ends. It blocks, for five seconds at the most.
     pub fn shut_down(&self) {
-        // A failure is counted and logged where it happens.
-        let _ = self.provider.shutdown_with_timeout(Duration::from_secs(5));
+        std::thread::scope(|scope| {
+            if let Some(traces) = &self.instruments.traces {
+                scope.spawn(|| traces.shut_down(SHUT_DOWN));
+            }
+            // A failure is counted and logged where it happens.
+            let _ = self.provider.shutdown_with_timeout(SHUT_DOWN);
+        });
     }
 }
 
@@ -245,9 +302,14 @@ fn histogram(meter: &Meter, metric: &Metric) -> Histogram<f64> {
     builder.with_boundaries(bounds).build()
 }
 
-/// Who sends. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` come first.
+/// Who sends, the same for metrics and spans. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` come first.
 fn resource() -> Resource {
+    let given = Resource::builder().build();
     let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
-    let builder = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let mut builder = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    // Without it a collector takes the series of several replicas for one.
+    if given.get(&Key::from_static_str(INSTANCE)).is_none() {
+        builder = builder.with_attribute(KeyValue::new(INSTANCE, uuid::Uuid::new_v4().to_string()));
+    }
     if named { builder.build() } else { builder.with_service_name("lambda-policy").build() }
 }

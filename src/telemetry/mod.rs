@@ -1,6 +1,7 @@
 //! What the service says of itself.
 
 pub mod access;
+mod exemplars;
 mod json;
 pub mod log;
 mod meters;
@@ -11,6 +12,7 @@ mod process;
 mod rpc;
 mod runtime;
 mod scrape;
+mod spans;
 pub mod writer;
 
 pub use self::{

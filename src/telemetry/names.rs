@@ -4,6 +4,8 @@
 //! Names follow OpenTelemetry's semantic conventions where there are any (RPC, FaaS, process); the others begin with
 //! `lambda_policy.`. No label's values grow with what callers send.
 
+pub mod spans;
+
 use crate::error::Kind as Reason;
 
 /// What a metric is.
@@ -137,6 +139,10 @@ pub const LOADED: Label = label("outcome", Values::Words(&["ok", "rejected", "un
 pub const CPU_MODE: Label = label("cpu.mode", Values::Words(&["user", "system"]));
 /// A runtime's thread.
 pub const WORKER: Label = label("worker", Values::From("a worker's number, or `main` for the thread beside them"));
+/// What is pushed.
+pub const SIGNAL: Label = label("signal", Values::Words(&["metrics", "traces"]));
+/// Why a span was not pushed.
+pub const LOST: Label = label("reason", Values::Words(&["queue_full", "not_taken"]));
 /// This build.
 pub const VERSION: Label = label("version", Values::From("the version of the program"));
 
@@ -248,7 +254,10 @@ metrics! {
         "Policies in force.", [];
     /// Failed pushes.
     EXPORT_FAILURES = "lambda_policy.telemetry.export.failures", Kind::Counter, "{export}",
-        "Pushes of metrics that the OTLP endpoint did not take.", [];
+        "Pushes that the OTLP endpoint did not take.", [SIGNAL];
+    /// Spans that were not pushed.
+    SPANS_DROPPED = "lambda_policy.telemetry.spans.dropped", Kind::Counter, "{span}",
+        "Spans that are lost, because too many waited to be pushed or the OTLP endpoint did not take them.", [LOST];
     /// The build.
     BUILD_INFO = "lambda_policy.build.info", Kind::Gauge, "{build}",
         "1, with what was built.", [VERSION];

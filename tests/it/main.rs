@@ -40,4 +40,5 @@ mod soak;
 mod stream;
 mod support;
 mod tls;
+mod traces;
 mod unix;

@@ -15,7 +15,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Directory, Service, admin, config, eventually, lambda, linters::Linters, request};
+use crate::support::{
+    Directory, Service, admin, collector::telemetry, config, eventually, lambda, linters::Linters, request,
+};
 
 /// Labels that the scraper adds, and that histograms have.
 const SCRAPED: [&str; 4] = ["namespace", "job", "instance", "le"];
@@ -355,6 +357,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", directory.0.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
+            .arg("--enable-feature=exemplar-storage")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -371,6 +374,16 @@ impl Prometheus {
         let mut answer: Value = serde_json::from_str(&text).unwrap_or_default();
         assert_eq!(answer["status"], "success", "{query}: {text}");
         serde_json::from_value(answer["data"]["result"].take()).unwrap()
+    }
+
+    /// The exemplars of the series that a query names, of the last minutes.
+    async fn exemplars(&self, query: &str) -> Vec<Value> {
+        let query = utf8_percent_encode(query, NON_ALPHANUMERIC);
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let path = format!("/api/v1/query_exemplars?query={query}&start={}&end={}", now - 600, now + 60);
+        let (_, _, text) = admin(&self.address, "GET", &path, "*/*", "").await;
+        let mut answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        serde_json::from_value(answer["data"].take()).unwrap()
     }
 
     /// The value of the only series that a query finds.
@@ -410,7 +423,10 @@ async fn prometheus_answers_every_query_of_the_dashboard() {
          role: {{function: echo, credentials: {{access_key_id: {key}, secret_access_key: {secret}, \
          assume_role: {{role_arn: 'arn:aws:iam::123456789012:role/r'}}}}}}\n"
     );
-    let service = Service::start_with(&config(&lambda, "inline_policies: allow", &policies), None).await;
+    // Nobody takes the spans, but calls have some.
+    let telemetry = telemetry(&format!("127.0.0.1:{closed}"), "{ratio: 1}");
+    let text = telemetry + &config(&lambda, "inline_policies: allow", &policies);
+    let service = Service::start_with(&text, None).await;
     lambda.add_fault("context=throttle:1000".parse().unwrap());
     let prometheus = Prometheus::start(&service.admin).await;
     let calls = async || {
@@ -440,6 +456,9 @@ async fn prometheus_answers_every_query_of_the_dashboard() {
     }
     let unknown = "job_policy:lambda_policy_calls_failed:ratio_rate5m{policy=\"_unknown\"}";
     assert_eq!(prometheus.value(unknown).await, None, "the callers' own fault");
+    let exemplars = prometheus.exemplars("lambda_policy_call_duration_seconds_bucket{policy=\"echo\"}").await;
+    let trace = exemplars[0]["exemplars"][0]["labels"]["trace_id"].as_str().unwrap();
+    assert_eq!((trace.len(), exemplars[0]["seriesLabels"]["policy"].as_str()), (32, Some("echo")));
     for (title, query) in queries(&dashboard()) {
         match query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(')')) {
             Some(values) => {

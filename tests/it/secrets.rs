@@ -19,7 +19,7 @@ use tonic_reflection::pb::v1::{
 
 use crate::{
     binary::Process,
-    support::{Directory, client_of, config, eventually, lambda, request},
+    support::{Directory, client_of, collector::Collector, config, eventually, lambda, request},
     tls::{Authority, connect},
 };
 
@@ -117,7 +117,8 @@ async fn nothing_that_the_process_gives_has_a_secret_in_it() {
     directory.write("secret", "secret-of-the-file\n");
     let callers = format!("callers: {{kong: {{tokens: {}, inline: true}}}}\n", digest("secret-token-of-kong"));
     let server = "inline_policies: allow, tls: {certificate: server.pem, key: server.key}";
-    let text = format!("{callers}{}", config(&lambda, server, POLICIES));
+    let (collector, telemetry) = Collector::start("{ratio: 1}").await;
+    let text = format!("{telemetry}{callers}{}", config(&lambda, server, POLICIES));
     let mut process =
         Process::serve(&directory.write("f.yaml", &text), &[("SECRET_OF_B", "secret-of-the-environment")]);
     let address = eventually("the service", async || process.address("grpc")).await;
@@ -154,7 +155,10 @@ async fn nothing_that_the_process_gives_has_a_secret_in_it() {
         .into();
     secrets.push(digest("secret-token-of-kong"));
     secrets.extend(key_lines);
-    for (what, text) in [("the log", &said), ("the answers", &heard.0)] {
+    let spans = collector.text();
+    assert!(spans.contains("CREDENTIALS_REJECTED") && spans.contains("Lambda.Invoke"), "{spans}");
+    assert!(said.contains(r#""caller":"kong""#) && said.contains(r#""trace_id":"#), "{said}");
+    for (what, text) in [("the log", &said), ("the answers", &heard.0), ("the spans", &spans)] {
         for secret in &secrets {
             let line = text.lines().find(|line| line.contains(secret.as_str()));
             assert!(line.is_none(), "{secret} is in {what}: {line:?}");

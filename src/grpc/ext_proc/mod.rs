@@ -31,6 +31,7 @@ use crate::{
     },
     policy::{Caller, Invocation, Policy},
     telemetry::access::Line,
+    trace::Context,
 };
 
 const RPC: &str = "ext_proc";
@@ -64,6 +65,7 @@ impl ExternalProcessor for Service {
             caller: Caller::of(request.extensions()),
             named: envoy::named(request.metadata()),
             deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0),
+            told: request.extensions().get().cloned(),
             inbound: request.into_inner(),
             talk: None,
             call: None,
@@ -95,6 +97,8 @@ struct Session {
     /// The policy that the route's metadata names.
     named: Option<String>,
     deadline: Option<Instant>,
+    /// The trace that the gateway's metadata tells of.
+    told: Option<Context>,
     inbound: Streaming<ProcessingRequest>,
     /// From the first message on.
     talk: Option<Talk>,
@@ -211,7 +215,13 @@ impl Session {
             Ok(None) => (None, Plan::Pass),
             Err(error) => {
                 let line = self.engine.line(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY));
-                line.of(&attributes.request_id).failed(&error);
+                let headers = match &first.request {
+                    Some(Message::RequestHeaders(message)) => pairs(message.headers.clone()),
+                    _ => Vec::new(),
+                };
+                let told = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let trace = self.engine.trace(self.told.take(), told);
+                line.of(&attributes.request_id).by(&self.caller).within(trace).failed(&error);
                 (None, Plan::Refuse(problem(&error, &attributes.request_id)))
             }
         };
@@ -233,17 +243,20 @@ impl Session {
         let caller = self.caller.clone();
         let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
+        let told = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let trace = engine.trace(self.told.take(), told);
         // Of an answer to HEAD nobody reads a body.
         let streams = may_stream && policy.stream && call.method != "HEAD";
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
         self.call = Some(Box::pin(async move {
-            let line = engine.line(RPC, policy.name.as_str()).of(&request_id);
+            let line = engine.line(RPC, policy.name.as_str()).of(&request_id).by(&caller).within(trace);
             let input = match &policy.callout {
                 Some(_) => Input::Callout(call, answered.map(Box::new)),
                 None => Input::Http(call),
             };
             let request = execute::Request::new(caller, Choice::Found(Arc::clone(&policy)), input, deadline);
+            let request = request.within(line.trace());
             if streams {
                 return stream(&engine, request, line, &request_id).await;
             }

@@ -1,6 +1,7 @@
 //! A service and a Lambda on free ports, and calls that say what they found.
 
 pub(crate) mod churn;
+pub(crate) mod collector;
 pub(crate) mod envoy;
 pub(crate) mod envoy_package;
 pub(crate) mod linters;

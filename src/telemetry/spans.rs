@@ -1,0 +1,389 @@
+//! The spans of a call that was chosen for them, made when it has ended.
+//!
+//! Their ids are known from the beginning, as Lambda is told of them, and a tracer of the SDK would give others. So a span is
+//! made as the SDK's exporters take it, and put into the SDK's queue for them.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use opentelemetry::{
+    InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{Event, SpanContext, SpanKind, Status, TraceState},
+};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor},
+};
+
+use super::{
+    meters::End,
+    names::{
+        GRPC_CODES, GRPC_ERRORS,
+        spans::{self as names, Server},
+    },
+    otlp::{self, Otlp},
+};
+use crate::trace::{Spans, Step, Trace, Way};
+
+/// So many spans wait to be pushed; more are dropped. Each is about 2 KB.
+const MOST: usize = 2_048;
+/// So many are pushed together.
+const BATCH: usize = 512;
+/// They are not kept back for longer, however rarely metrics are pushed.
+const DELAY: Duration = Duration::from_secs(5);
+/// A call that waited less for its place did not wait.
+const WAITED: Duration = Duration::from_millis(1);
+
+/// Chooses the calls of which spans are made, and pushes these.
+#[derive(Debug)]
+pub(super) struct Traces {
+    ratio: f64,
+    processor: BatchSpanProcessor,
+    waiting: Arc<AtomicUsize>,
+    lost: Arc<Lost>,
+    scope: InstrumentationScope,
+}
+
+/// Spans that were not pushed.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Too many waited.
+    pub full: AtomicU64,
+    /// The endpoint did not take them.
+    pub refused: AtomicU64,
+}
+
+/// A call that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended<'a> {
+    /// Through which front it came, by its name in the access log.
+    pub rpc: &'static str,
+    pub policy: &'a str,
+    pub end: End,
+    pub ran: Option<&'static str>,
+    pub started: Instant,
+    pub at: Instant,
+    /// HTTP's status, of an answer by HTTP.
+    pub status: Option<u16>,
+    /// Whether its answer had begun before it ended.
+    pub begun: bool,
+    pub aws_request_id: Option<&'a str>,
+}
+
+impl Traces {
+    pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, failures: &Arc<AtomicU64>) -> Result<Self, String> {
+        let (waiting, lost) = (Arc::default(), Arc::default());
+        let exporter = otlp::spans(to, failures, &waiting, &lost)?;
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(MOST)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(to.interval.min(DELAY))
+            .build();
+        let mut processor = BatchSpanProcessor::new(exporter, config);
+        processor.set_resource(resource);
+        let scope = InstrumentationScope::builder("lambda-policy").with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Self { ratio, processor, waiting, lost, scope })
+    }
+
+    /// Whether a call is chosen about which nobody has decided.
+    pub(super) fn chooses(&self) -> bool {
+        fastrand::f64() < self.ratio
+    }
+
+    pub(super) fn lost(&self) -> &Arc<Lost> {
+        &self.lost
+    }
+
+    /// Pushes what waits, and ends.
+    pub(super) fn shut_down(&self, within: Duration) {
+        // A failure is counted and logged where it happens.
+        let _ = self.processor.shutdown_with_timeout(within);
+    }
+
+    /// Makes the spans of a call.
+    pub(super) fn end(&self, trace: &Trace, ended: &Ended<'_>) {
+        let Some(spans) = trace.spans() else { return };
+        let (way, clock) = (spans.take(), Clock::now());
+        if let Some(client) = self.client(trace, spans, ended, &way, &clock) {
+            self.push(client);
+        }
+        self.push(self.server(trace, spans, ended, &way, &clock));
+    }
+
+    /// Puts a span into the queue, if it has room. The SDK would drop it as well, but say so at the end only.
+    fn push(&self, span: SpanData) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < MOST {
+            self.processor.on_end(span);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lost.full.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn server(&self, trace: &Trace, spans: &Spans, ended: &Ended<'_>, way: &Way, clock: &Clock) -> SpanData {
+        let (name, mut attributes, status) = served(ended, way);
+        attributes.push(KeyValue::new(names::POLICY, ended.policy.to_owned()));
+        attributes.push(KeyValue::new(names::OUTCOME, ended.end.outcome()));
+        attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
+        attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
+        let mut events = Vec::new();
+        if let Some(at) = way.at(Step::Admitted)
+            && at.duration_since(ended.started) >= WAITED
+        {
+            events.push(event(names::ADMITTED, clock.of(at), lasted(at.duration_since(ended.started))));
+        }
+        let parent = trace.context().and_then(|context| context.parent);
+        SpanData {
+            parent_span_id: SpanId::from(parent.unwrap_or_default()),
+            parent_span_is_remote: parent.is_some(),
+            span_kind: SpanKind::Server,
+            name,
+            attributes,
+            status,
+            ..self.span(trace, spans.server, (clock.of(ended.started), clock.of(ended.at)), events)
+        }
+    }
+
+    /// The span that invokes the function, from when the call had its place; none if it had not.
+    fn client(&self, trace: &Trace, spans: &Spans, ended: &Ended<'_>, way: &Way, clock: &Clock) -> Option<SpanData> {
+        let began = way.at(Step::Admitted)?;
+        let mut attributes = vec![
+            KeyValue::new(names::RPC_SYSTEM, "aws-api"),
+            KeyValue::new(names::RPC_METHOD, "Lambda/Invoke"),
+            KeyValue::new(names::INVOKED_PROVIDER, "aws"),
+        ];
+        if let Some((function, region)) = &way.invoked {
+            attributes.push(KeyValue::new(names::INVOKED_NAME, function.clone()));
+            attributes.push(KeyValue::new(names::INVOKED_REGION, region.clone()));
+            attributes.push(KeyValue::new(names::CLOUD_REGION, region.clone()));
+        }
+        attributes.extend(ended.aws_request_id.map(|id| KeyValue::new(names::REQUEST_ID, id.to_owned())));
+        let (mut events, mut resent, mut answered) = (Vec::new(), 0_i64, None);
+        for (at, step) in &way.steps {
+            let at = clock.of(*at);
+            match step {
+                Step::Authorized => {
+                    let waited = way.at(Step::Authorized).map(|at| at.duration_since(began)).unwrap_or_default();
+                    events.push(event(names::AUTHORIZED, at, lasted(waited)));
+                }
+                Step::Connected(took) => events.push(event(names::CONNECTED, at, lasted(*took))),
+                Step::NotConnected(took) => events.push(event(names::NOT_CONNECTED, at, lasted(*took))),
+                Step::Again(remedy) => {
+                    resent += 1;
+                    events.push(event(names::RETRIED, at, KeyValue::new(names::REMEDY, *remedy)));
+                }
+                Step::Answered(status) => answered = Some(*status),
+                Step::Admitted | Step::Done | Step::Method(_) => {}
+            }
+        }
+        attributes.extend(answered.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
+        if resent > 0 {
+            attributes.push(KeyValue::new(names::RESENT, resent));
+        }
+        let mut status = Status::Unset;
+        if let End::Error(reason) = ended.end {
+            attributes.push(KeyValue::new(names::ERROR_TYPE, reason.reason()));
+            status = Status::error("");
+        }
+        Some(SpanData {
+            parent_span_id: SpanId::from(spans.server),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Client,
+            name: Cow::Borrowed(names::INVOKE),
+            attributes,
+            status,
+            ..self.span(
+                trace,
+                spans.client,
+                (clock.of(began), clock.of(way.at(Step::Done).unwrap_or(ended.at))),
+                events,
+            )
+        })
+    }
+
+    /// What spans have in common.
+    fn span(&self, trace: &Trace, id: u64, (from, to): (SystemTime, SystemTime), happened: Vec<Event>) -> SpanData {
+        let context = trace.context();
+        // Members that are malformed make the whole of it so (W3C, "Trace Context", 3.3).
+        let state = context.and_then(|context| context.state.as_deref()?.parse::<TraceState>().ok());
+        let mut events = SpanEvents::default();
+        events.events = happened;
+        SpanData {
+            span_context: SpanContext::new(
+                TraceId::from(context.map_or(0, |context| context.id)),
+                SpanId::from(id),
+                TraceFlags::SAMPLED,
+                false,
+                state.unwrap_or_default(),
+            ),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: Cow::Borrowed(""),
+            start_time: from,
+            end_time: to,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events,
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+}
+
+/// Name, attributes and status by the conventions of what the front speaks. Only the service's own failures are errors
+/// of a server, and not those of who calls it.
+fn served(ended: &Ended<'_>, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status) {
+    let grpc = |method: &'static str, code: Option<&'static str>| {
+        let mut attributes = vec![KeyValue::new(names::RPC_SYSTEM, "grpc"), KeyValue::new(names::RPC_METHOD, method)];
+        attributes.extend(code.map(|code| KeyValue::new(names::RPC_STATUS, code)));
+        (Cow::Borrowed(method), attributes)
+    };
+    let ((name, mut attributes), error) = match names::server(ended.rpc) {
+        Server::Grpc(method) => {
+            let code = code(ended.end);
+            (grpc(method, code), code.filter(|code| GRPC_ERRORS.contains(code)).map(str::to_owned))
+        }
+        Server::Gateway(method) => {
+            // What breaks off has no other way to say so than the status.
+            let code = if ended.begun || ended.end == End::Cancelled { code(ended.end) } else { Some("OK") };
+            let error = match ended.end {
+                End::Error(reason) => Some(reason.http_status()).filter(|status| *status >= 500),
+                End::Ok | End::FunctionError(_) | End::Cancelled => None,
+            };
+            (grpc(method, code), error.map(|status| status.to_string()))
+        }
+        Server::Http(route) => {
+            let method = way
+                .steps
+                .iter()
+                .find_map(|(_, step)| if let Step::Method(method) = step { Some(*method) } else { None });
+            let status = match ended.end {
+                End::Error(reason) if !ended.begun => Some(reason.http_status()),
+                End::Cancelled if !ended.begun => None,
+                _ => Some(ended.status.unwrap_or(200)),
+            };
+            let mut attributes = vec![KeyValue::new(names::HTTP_ROUTE, route)];
+            attributes.extend(method.map(|method| KeyValue::new(names::HTTP_METHOD, method)));
+            attributes.extend(status.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
+            let name = Cow::Owned(format!("{} {route}", method.filter(|method| *method != "_OTHER").unwrap_or("HTTP")));
+            let error = match (status, ended.end) {
+                (Some(status @ 500..), _) => Some(status.to_string()),
+                (_, End::Error(reason)) if ended.begun => Some(reason.reason().to_owned()),
+                _ => None,
+            };
+            ((name, attributes), error)
+        }
+    };
+    let status = if error.is_some() { Status::error("") } else { Status::Unset };
+    attributes.extend(error.map(|error| KeyValue::new(names::ERROR_TYPE, error)));
+    (name, attributes, status)
+}
+
+/// gRPC's code of how a call ended.
+fn code(end: End) -> Option<&'static str> {
+    let number = match end {
+        End::Ok | End::FunctionError(_) => 0,
+        End::Cancelled => 1,
+        End::Error(reason) => reason.grpc_code(),
+    };
+    GRPC_CODES.get(number).copied()
+}
+
+fn event(name: &'static str, at: SystemTime, attribute: KeyValue) -> Event {
+    Event::new(name, at, vec![attribute], 0)
+}
+
+fn lasted(duration: Duration) -> KeyValue {
+    KeyValue::new(names::DURATION, duration.as_secs_f64())
+}
+
+/// What the time was when something was noted.
+struct Clock {
+    instant: Instant,
+    time: SystemTime,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self { instant: Instant::now(), time: SystemTime::now() }
+    }
+
+    fn of(&self, instant: Instant) -> SystemTime {
+        self.time.checked_sub(self.instant.duration_since(instant)).unwrap_or(self.time)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::Kind as Reason;
+
+    /// Name, code or status, and what is the server's error.
+    fn told(rpc: &'static str, end: End, status: Option<u16>, begun: bool) -> (String, String, String) {
+        let now = Instant::now();
+        let ended =
+            Ended { rpc, policy: "a", end, ran: None, started: now, at: now, status, begun, aws_request_id: None };
+        let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None };
+        let (name, attributes, marked) = served(&ended, &way);
+        let of = |names: &[&str]| {
+            let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));
+            found.map(|attribute| attribute.value.to_string()).unwrap_or_default()
+        };
+        let error = of(&[names::ERROR_TYPE]);
+        assert_eq!(marked, if error.is_empty() { Status::Unset } else { Status::error("") });
+        (name.into_owned(), of(&[names::RPC_STATUS, names::HTTP_STATUS]), error)
+    }
+
+    #[test]
+    fn only_what_is_the_services_own_fault_is_an_error_of_its_span() {
+        let (throttled, down, broken) = (
+            End::Error(Reason::FunctionThrottled),
+            End::Error(Reason::LambdaUnreachable),
+            End::Error(Reason::LambdaFailed),
+        );
+        let function = End::FunctionError("handled");
+        let http = "http";
+        for (what, rpc, end, status, begun, code, error) in [
+            ("well", "ExecutePolicy", End::Ok, None, false, "OK", ""),
+            ("a function's error is an answer", "ExecutePolicy", function, None, false, "OK", ""),
+            ("for the caller to act on", "ExecutePolicy", throttled, None, false, "RESOURCE_EXHAUSTED", ""),
+            ("ours", "ExecutePolicy", down, None, false, "UNAVAILABLE", "UNAVAILABLE"),
+            ("broken off", "ExecutePolicyStream", broken, None, true, "INTERNAL", "INTERNAL"),
+            ("nobody waits", "ExecutePolicy", End::Cancelled, None, false, "CANCELLED", ""),
+            ("told in the gateway's protocol", "ext_proc", down, None, false, "OK", "503"),
+            ("not for us to mend", "ext_proc", throttled, None, false, "OK", ""),
+            ("begun and broken off", "ext_proc", broken, None, true, "INTERNAL", "502"),
+            ("an authorizer that is down", "ext_authz", down, None, false, "OK", "503"),
+            ("HTTP", http, End::Ok, Some(201), false, "201", ""),
+            ("a function's own 500", http, End::Ok, Some(500), false, "500", "500"),
+            ("HTTP's caller", http, throttled, None, false, "429", ""),
+            ("ours by HTTP", http, down, None, false, "503", "503"),
+            ("HTTP that broke off", http, broken, Some(200), true, "200", "LAMBDA_FAILED"),
+            ("HTTP without its caller", http, End::Cancelled, None, false, "", ""),
+        ] {
+            let (_, found, marked) = told(rpc, end, status, begun);
+            assert_eq!((found.as_str(), marked.as_str()), (code, error), "{what}");
+        }
+    }
+
+    #[test]
+    fn spans_are_named_by_what_a_front_speaks() {
+        for (rpc, name) in [
+            ("ExecutePolicy", "lambdapolicy.v1.PolicyService/ExecutePolicy"),
+            ("Dispatch", "coprocess.Dispatcher/Dispatch"),
+            ("http", "PUT /v1/policies/{policy}/http/{*path}"),
+            ("ExecutePolicy (JSON)", "PUT /v1/policies/{policy}"),
+        ] {
+            assert_eq!(told(rpc, End::Ok, None, false).0, name);
+        }
+    }
+}
