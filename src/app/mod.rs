@@ -4,6 +4,7 @@ mod files;
 mod listen;
 mod pages;
 mod reload;
+mod samples;
 mod seal;
 mod watch;
 mod workers;
@@ -136,6 +137,7 @@ pub async fn run(
     let mut serving = tokio::spawn(serving);
     keys::follow(&engine);
     let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls, admin };
+    let sampling = tokio::spawn(samples::take(Arc::clone(&metrics)));
     let reloading = file.map(|file| tokio::spawn(reload::run(file, files, serves)));
     readiness.set(Stage::Serving);
 
@@ -145,6 +147,7 @@ pub async fn run(
     }
     drain(&server, &engine, &health, &readiness, &leave, serving).await;
     probes.abort();
+    sampling.abort();
     if let Some(reloading) = reloading {
         reloading.abort();
     }

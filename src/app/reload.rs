@@ -46,18 +46,23 @@ pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
                 serves.engine.replace(config.policies);
                 keys::follow(&serves.engine);
                 serves.engine.metrics().configured();
-                serves.admin.show(config.effective);
+                serves.admin.reloaded(config.effective, waiting);
                 watch = Watch::new(config.files);
             }
             Ok(Err(faults)) => {
-                for fault in faults.to_string().lines() {
+                let why = faults.to_string();
+                for fault in why.lines() {
                     tracing::error!(fault, "configuration not reloaded: the old one stays in force");
                 }
+                serves.admin.refused(&why);
                 serves.engine.metrics().not_configured();
                 // What is missing may come, and what is in force may change.
                 watch.add(faults.files);
             }
-            Err(error) => tracing::error!(%error, "configuration not reloaded: the old one stays in force"),
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded: the old one stays in force");
+                serves.admin.refused(&error.to_string());
+            }
         }
     }
 }

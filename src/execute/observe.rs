@@ -3,16 +3,18 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use super::Engine;
 use crate::{
     admission::{self, State},
-    lambda::figures::{Figures, Host},
+    lambda::{
+        Lambda, Standing,
+        figures::{Figures, Host},
+    },
     policy::{Policies, Policy, Target, credentials::Base},
     telemetry::{
-        self, Invoked, Metrics, Readings,
+        Invoked, Metrics, Readings,
         names::{self, Metric},
     },
 };
@@ -31,9 +33,9 @@ impl Engine {
         &self.metrics
     }
 
-    /// What the metrics say of each policy, by its name.
-    pub fn figures(&self) -> std::collections::HashMap<String, telemetry::Figures> {
-        self.metrics.figures()
+    /// The clients and connections that its calls share.
+    pub fn lambda(&self) -> &Lambda {
+        &self.lambda
     }
 
     /// Has its figures read with its metrics for as long as it lives.
@@ -72,8 +74,10 @@ impl Engine {
         each(&names::CONNECTIONS_REUSED, |engine, readings| hosts(engine, readings, Host::reused));
         each(&names::CREDENTIALS_LOADS, |engine, readings| loads(engine.lambda.figures(), readings));
         each(&names::CREDENTIALS_EXPIRY, |engine, readings| {
-            for (policy, expiry) in engine.expiries() {
-                readings.put(expiry.as_secs_f64(), &[(&names::POLICY, &policy)]);
+            for (policy, standing) in engine.standings() {
+                if let Some(expiry) = standing.expires_in {
+                    readings.put(expiry.as_secs_f64(), &[(&names::POLICY, &policy)]);
+                }
             }
         });
     }
@@ -97,20 +101,20 @@ impl Engine {
         [target.function.as_str(), target.region.as_str(), qualifier].map(str::to_owned)
     }
 
-    /// How long each configured policy's credentials are still valid, where there are any and they expire.
-    pub fn expiries(&self) -> BTreeMap<String, Duration> {
-        let expiries = self.lambda.expiries();
-        let expiry = |policy: &Policy| {
+    /// How each configured policy's credentials stand, where they are not its own keys.
+    pub fn standings(&self) -> BTreeMap<String, Standing> {
+        let standings = self.lambda.standings();
+        let standing = |policy: &Policy| {
             let credentials = policy.access.credentials();
             let key = match (credentials.role(), credentials.base()) {
                 (Some(_), _) => Some(policy.access.identity_key()),
                 (None, Base::Service) => None,
                 (None, Base::Keys(_)) => return None,
             };
-            expiries.get(&key).copied()
+            standings.get(&key).cloned()
         };
         let policies = self.policies();
-        policies.named.iter().filter_map(|(name, policy)| Some((name.as_str().to_owned(), expiry(policy)?))).collect()
+        policies.named.iter().filter_map(|(name, policy)| Some((name.as_str().to_owned(), standing(policy)?))).collect()
     }
 }
 

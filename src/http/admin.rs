@@ -10,20 +10,25 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, Response, StatusCode, header},
+    extract::{DefaultBodyLimit, RawQuery, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     routing::get,
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{policies, small};
+use super::{
+    policies::{self, View},
+    small,
+    status::{self, Reload},
+};
 use crate::{
     execute::Engine,
     telemetry::{
@@ -58,13 +63,19 @@ impl Readiness {
         self.0.store(stage as u8, Ordering::Release);
     }
 
-    fn answer(&self) -> (StatusCode, &'static str) {
-        let not = StatusCode::SERVICE_UNAVAILABLE;
+    fn get(&self) -> Result<(), &'static str> {
         match self.0.load(Ordering::Acquire) {
-            0 => (not, "not ready: starting\n"),
-            1 => (StatusCode::OK, "ready\n"),
-            2 => (not, "not ready: stopping, and waits for load balancers to notice\n"),
-            _ => (not, "not ready: draining, and takes no new call\n"),
+            0 => Err("starting"),
+            1 => Ok(()),
+            2 => Err("stopping, and waits for load balancers to notice"),
+            _ => Err("draining, and takes no new call"),
+        }
+    }
+
+    fn answer(&self) -> (StatusCode, String) {
+        match self.get() {
+            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
         }
     }
 }
@@ -74,17 +85,31 @@ pub struct Admin {
     engine: Arc<Engine>,
     readiness: Readiness,
     config: ArcSwap<Value>,
+    reload: ArcSwapOption<Reload>,
+    started: Instant,
 }
 
 impl Admin {
     /// For an engine, with the configuration in force, which has no secret in it.
     pub fn new(engine: Arc<Engine>, readiness: Readiness, config: Value) -> Arc<Self> {
-        Arc::new(Self { engine, readiness, config: ArcSwap::from_pointee(config) })
+        Arc::new(Self {
+            engine,
+            readiness,
+            config: ArcSwap::from_pointee(config),
+            reload: ArcSwapOption::empty(),
+            started: Instant::now(),
+        })
     }
 
-    /// Shows another configuration from now on.
-    pub fn show(&self, config: Value) {
+    /// Shows another configuration from now on, in which these settings need a restart to take effect.
+    pub fn reloaded(&self, config: Value, needs_restart: Vec<&'static str>) {
         self.config.store(Arc::new(config));
+        self.reload.store(Some(Arc::new(Reload::accepted(needs_restart))));
+    }
+
+    /// Shows that another configuration was refused, and why.
+    pub fn refused(&self, why: &str) {
+        self.reload.store(Some(Arc::new(Reload::refused(why))));
     }
 }
 
@@ -104,6 +129,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<
         .route("/readyz", get(async |State(admin): State<Arc<Admin>>| admin.readiness.answer()))
         .route("/metrics", get(metrics))
         .route("/policies", get(policies))
+        .route("/status", get(status))
         .route("/config", get(async |State(admin): State<Arc<Admin>>| json(&admin.config.load())))
         .route("/log-level", get(level).put(set_level))
         .layer(DefaultBodyLimit::max(MOST_BODY))
@@ -122,10 +148,30 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Respons
     }
 }
 
-async fn policies(State(admin): State<Arc<Admin>>) -> Response<Body> {
-    match tokio::task::spawn_blocking(move || policies::shown(&admin.engine)).await {
-        Ok(shown) => json(&shown),
+async fn policies(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response<Body> {
+    let view = match View::parse(query.as_deref().unwrap_or_default()) {
+        Ok(view) => view,
+        Err(why) => return answer(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    };
+    // Ten thousand policies take some time, too.
+    let shown = tokio::task::spawn_blocking(move || {
+        let shown = policies::shown(&admin.engine, &view);
+        if view.is_compact() { shown.to_string() } else { indented(&shown) }
+    });
+    match shown.await {
+        Ok(shown) => answer(StatusCode::OK, JSON, shown),
         Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the policies could not be read\n"),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Response<Body> {
+    let shown = tokio::task::spawn_blocking(move || {
+        let reload = admin.reload.load();
+        status::shown(&admin.engine, admin.readiness.get(), reload.as_deref(), admin.started.elapsed()).to_string()
+    });
+    match shown.await {
+        Ok(shown) => answer(StatusCode::OK, JSON, shown),
+        Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the status could not be read\n"),
     }
 }
 
@@ -156,17 +202,22 @@ fn refused(error: LevelError) -> Response<Body> {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 fn json(value: &Value) -> Response<Body> {
-    answer(StatusCode::OK, "application/json", format!("{value:#}\n"))
+    answer(StatusCode::OK, JSON, indented(value))
+}
+
+fn indented(value: &Value) -> String {
+    format!("{value:#}\n")
 }
 
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

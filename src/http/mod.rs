@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod facade;
+mod figures;
 pub mod keys;
 mod policies;
 mod small;
+mod status;

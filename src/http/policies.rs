@@ -1,64 +1,198 @@
 //! The policies for operators: what each does, without a secret, and what becomes of its calls.
 
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
+use super::figures::{counted, standing};
 use crate::{
-    admission::State,
+    admission::{self, State},
     execute::Engine,
+    lambda::Standing,
     policy::{Name, Policy, endpoint::Endpoint},
-    telemetry::{Failure, Figures, names},
+    telemetry::{Recent, names},
 };
 
-/// Every configured policy by name, then calls that brought their own and calls whose name no policy has, if there were any.
-pub(super) fn shown(engine: &Engine) -> Value {
+/// Which policies are shown, and what of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// In lower case, what the name, the title or the function has in it.
+    matching: String,
+    /// At most so many.
+    limit: Option<usize>,
+    /// The worst first, and not by name.
+    worst: bool,
+    /// With what became of calls in the last minutes.
+    history: bool,
+}
+
+/// How a policy's calls do, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    Idle,
+    Ok,
+    Errors,
+    Failing,
+    BreakerOpen,
+}
+
+struct Row<'a> {
+    name: &'a str,
+    policy: Option<&'a Arc<Policy>>,
+    breaker: Option<State>,
+    standing: Option<&'a Standing>,
+    recent: Recent,
+    condition: Condition,
+}
+
+impl View {
+    /// Of a query: `match=TEXT`, `limit=NUMBER`, `order=worst`, `history=true`. What is something else is wrong.
+    pub(super) fn parse(query: &str) -> Result<Self, String> {
+        let mut view = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let spaced = value.replace('+', " ");
+            let value = percent_decode_str(&spaced).decode_utf8().map_err(|_| format!("`{key}` is no UTF-8"))?;
+            match (key, value.as_ref()) {
+                ("match", text) => view.matching = text.to_lowercase(),
+                ("limit", number) => {
+                    let wrong = |_| format!("`limit` is no number: `{number}`");
+                    view.limit = Some(number.parse().map_err(wrong)?);
+                }
+                ("order", "worst") => view.worst = true,
+                ("order", "name") => view.worst = false,
+                ("history", "true") => view.history = true,
+                ("history", "false") => view.history = false,
+                _ => {
+                    let known = "match=TEXT, limit=NUMBER, order=worst|name and history=true|false";
+                    return Err(format!("`{pair}` is not known here: there are {known}"));
+                }
+            }
+        }
+        Ok(view)
+    }
+
+    /// Whether it is for a program, which needs no indentation.
+    pub(super) fn is_compact(&self) -> bool {
+        self.history
+    }
+
+    fn takes(&self, name: &str, policy: Option<&Arc<Policy>>) -> bool {
+        let has = |text: &str| text.to_lowercase().contains(&self.matching);
+        self.matching.is_empty()
+            || has(name)
+            || policy.is_some_and(|policy| has(&policy.title) || has(policy.target.function.as_str()))
+    }
+}
+
+/// Every configured policy by name, then calls that brought their own and calls whose name no policy has, if there were
+/// any; or as `view` has it.
+pub(super) fn shown(engine: &Engine, view: &View) -> Value {
     let policies = engine.policies();
-    let (mut figures, expiries, breakers) = (engine.figures(), engine.expiries(), engine.breakers());
+    let (metrics, breakers, standings) = (engine.metrics(), engine.breakers(), engine.standings());
+    let mut recents = HashMap::new();
+    metrics.recent(|name, recent| {
+        recents.insert(name.to_owned(), recent);
+    });
+    let mut named: Vec<_> = policies.named.values().collect();
+    named.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let named = named.into_iter().map(|policy| (policy.name.as_str(), Some(policy)));
+    let others = [Name::INLINE, names::UNKNOWN_POLICY].into_iter().filter(|name| recents.contains_key(*name));
+    let rows = named.chain(others.map(|name| (name, None))).map(|(name, policy)| {
+        let breaker = policy.and_then(|policy| breakers.get(&Engine::breaker_key(&policy.target)).copied());
+        let (recent, standing) = (recents.get(name), standings.get(name));
+        let condition = Condition::of(breaker, standing, recent);
+        Row { name, policy, breaker, standing, recent: recent.copied().unwrap_or_default(), condition }
+    });
+    let mut rows: Vec<_> = rows.collect();
+    let all = rows.len();
+    rows.retain(|row| view.takes(row.name, row.policy));
+    let matching = rows.len();
+    if view.worst {
+        // Stable: by name where nothing tells them apart.
+        rows.sort_by(Row::worse);
+    }
+    rows.truncate(view.limit.unwrap_or(usize::MAX));
+
     let mut places = HashMap::new();
     engine.admission().policies(|name, figures| {
         places.insert(name.to_owned(), figures);
     });
-    let mut named: Vec<_> = policies.named.values().collect();
-    named.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let mut rows = Vec::with_capacity(named.len() + 2);
-    for policy in named {
-        let name = policy.name.as_str();
-        let mut row = described(policy);
-        let held = places.get(name).copied().unwrap_or_default();
-        row.insert("in_flight".to_owned(), json!(held.in_flight));
-        row.insert("waiting".to_owned(), json!(held.waiting));
-        let breaker = breakers.get(&Engine::breaker_key(&policy.target)).map(|state| match state {
-            State::Closed => "closed",
-            State::HalfOpen => "half-open",
-            State::Open => "open",
-        });
-        row.insert("breaker".to_owned(), json!(breaker));
-        row.insert("calls".to_owned(), counted(&figures.remove(name).unwrap_or_default()));
-        if let (Some(expiry), Some(Value::Object(credentials))) = (expiries.get(name), row.get_mut("credentials")) {
-            credentials.insert("expire_in_seconds".to_owned(), json!(expiry.as_secs()));
-        }
-        rows.push(Value::Object(row));
-    }
-    for name in [Name::INLINE, names::UNKNOWN_POLICY] {
-        if let Some(figures) = figures.remove(name) {
-            rows.push(json!({"name": name, "calls": counted(&figures)}));
+    let shown = |row: &Row<'_>| row.shown(engine, places.get(row.name).copied().unwrap_or_default(), view.history);
+    let shown: Vec<_> = rows.iter().map(shown).collect();
+    json!({"in_flight": engine.admission().in_flight(), "all": all, "matching": matching, "policies": shown})
+}
+
+impl Condition {
+    fn of(breaker: Option<State>, standing: Option<&Standing>, recent: Option<&Recent>) -> Self {
+        let Recent { calls, errors } = recent.copied().unwrap_or_default();
+        match breaker {
+            Some(State::Open) => Self::BreakerOpen,
+            Some(State::HalfOpen) => Self::Failing,
+            _ if standing.is_some_and(|standing| standing.trouble.is_some()) => Self::Failing,
+            _ if errors > 0.0 && errors * 2.0 >= calls => Self::Failing,
+            _ if errors > 0.0 => Self::Errors,
+            _ if calls > 0.0 => Self::Ok,
+            _ => Self::Idle,
         }
     }
-    json!({"in_flight": engine.admission().in_flight(), "policies": rows})
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Ok => "ok",
+            Self::Errors => "errors",
+            Self::Failing => "failing",
+            Self::BreakerOpen => "breaker open",
+        }
+    }
+}
+
+impl Row<'_> {
+    fn worse(&self, other: &Self) -> Ordering {
+        let by_errors = || other.recent.errors.total_cmp(&self.recent.errors);
+        let by_calls = || other.recent.calls.total_cmp(&self.recent.calls);
+        other.condition.cmp(&self.condition).then_with(by_errors).then_with(by_calls)
+    }
+
+    fn shown(&self, engine: &Engine, held: admission::Figures, history: bool) -> Value {
+        let mut row = self.policy.map(|policy| described(policy)).unwrap_or_default();
+        row.insert("name".to_owned(), json!(self.name));
+        row.insert("condition".to_owned(), json!(self.condition.as_str()));
+        if self.name != names::UNKNOWN_POLICY {
+            row.insert("in_flight".to_owned(), json!(held.in_flight));
+            row.insert("waiting".to_owned(), json!(held.waiting));
+            row.insert("refused".to_owned(), json!(held.refused));
+        }
+        if self.policy.is_some() {
+            let breaker = self.breaker.map(|state| match state {
+                State::Closed => "closed",
+                State::HalfOpen => "half-open",
+                State::Open => "open",
+            });
+            row.insert("breaker".to_owned(), json!(breaker));
+        }
+        if let (Some(found), Some(Value::Object(credentials))) = (self.standing, row.get_mut("credentials")) {
+            credentials.extend(standing(found));
+        }
+        let figures = engine.metrics().figures(self.name).unwrap_or_default();
+        row.insert("calls".to_owned(), counted(&figures, history));
+        Value::Object(row)
+    }
 }
 
 fn described(policy: &Policy) -> Map<String, Value> {
     let access = &policy.access;
     let credentials = access.credentials();
     let mut shown = json!({
-        "name": policy.name.as_str(),
         "title": policy.title,
         "function": policy.target.function.as_str(),
         "qualifier": policy.target.qualifier.as_ref().map(|qualifier| qualifier.as_str()),
         "region": policy.target.region.as_str(),
         "invocation": policy.invocation.as_str(),
         "timeout_seconds": policy.timeout.get().as_secs_f64(),
+        "max_in_flight": policy.limits.max_in_flight,
         "credentials": {
             "kind": credentials.kind(),
             "role": credentials.role().map(|role| role.role_arn.as_str()),
@@ -71,36 +205,45 @@ fn described(policy: &Policy) -> Map<String, Value> {
     std::mem::take(shown.as_object_mut().unwrap_or(&mut Map::new()))
 }
 
-fn counted(figures: &Figures) -> Value {
-    let count = |wanted: Option<&str>| {
-        let ended = figures.calls.iter().filter(|(outcome, ..)| wanted.is_none_or(|wanted| outcome == wanted));
-        ended.map(|(_, _, count)| count).sum::<u64>()
-    };
-    let mut by_outcome = Map::new();
-    for outcome in names::OUTCOMES {
-        by_outcome.insert(outcome.to_owned(), json!(count(Some(outcome))));
-    }
-    let reasons: Map<_, _> =
-        figures.calls.iter().filter_map(|(_, reason, count)| Some((reason.clone()?, json!(count)))).collect();
-    let quantile = |quantile| figures.quantile(quantile).map(|seconds| (seconds * 1e6).round() / 1e6);
-    json!({
-        "total": count(None),
-        "by_outcome": by_outcome,
-        "by_reason": reasons,
-        "seconds": {"p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99)},
-        "last_errors": figures.last_errors.iter().map(failure).collect::<Vec<_>>(),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn failure(failure: &Failure) -> Value {
-    json!({
-        "at": humantime::format_rfc3339_millis(failure.at).to_string(),
-        "outcome": failure.outcome,
-        "reason": failure.reason,
-        "error": Some(failure.error.as_str()).filter(|error| !error.is_empty()),
-        "detail": failure.detail,
-        "request_id": failure.request_id,
-        "aws_request_id": failure.aws_request_id,
-        "trace_id": failure.trace_id,
-    })
+    #[test]
+    fn a_view_is_what_the_query_says() {
+        let view =
+            |matching: &str, limit, worst, history| View { matching: matching.to_owned(), limit, worst, history };
+        for (query, expected) in [
+            ("", Ok(View::default())),
+            ("match=Ord%C3%89rs+%26&limit=20", Ok(view("ordérs &", Some(20), false, false))),
+            ("order=worst&history=true&match=", Ok(view("", None, true, true))),
+            ("order=best", Err("`order=best` is not known")),
+            ("limit=-1", Err("`limit` is no number")),
+            ("match=%FF", Err("`match` is no UTF-8")),
+            ("x", Err("`x` is not known")),
+        ] {
+            match (View::parse(query), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{query}"),
+                (Err(found), Err(expected)) => assert!(found.starts_with(expected), "{query}: {found}"),
+                (found, _) => panic!("{query}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_worst_is_what_must_be_looked_at_first() {
+        let recent = |calls, errors| Some(Recent { calls, errors });
+        for (breaker, recent, expected) in [
+            (None, None, Condition::Idle),
+            (Some(State::Closed), recent(0.0, 0.0), Condition::Idle),
+            (Some(State::Closed), recent(9.0, 0.0), Condition::Ok),
+            (Some(State::Closed), recent(9.0, 4.0), Condition::Errors),
+            (None, recent(9.0, 5.0), Condition::Failing),
+            (Some(State::HalfOpen), recent(9.0, 0.0), Condition::Failing),
+            (Some(State::Open), recent(9.0, 0.0), Condition::BreakerOpen),
+        ] {
+            assert_eq!(Condition::of(breaker, None, recent.as_ref()), expected, "{breaker:?} {recent:?}");
+        }
+        assert!(Condition::BreakerOpen > Condition::Failing && Condition::Failing > Condition::Errors);
+    }
 }

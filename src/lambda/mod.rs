@@ -22,7 +22,7 @@ mod sign;
 mod stream;
 mod wire;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +31,7 @@ pub use self::{
     connector::{install_crypto, on_worker, trust},
     identity::chain_of,
     invoke::{Answer, Api, Invoke},
+    refresh::{Standing, Trouble},
     room::Taken,
     stream::{Part, Stream},
 };
@@ -72,10 +73,9 @@ impl Lambda {
         self.pool.clients()
     }
 
-    /// How long the credentials of each identity are still valid, by [`Access::identity_key`]; those of the service itself
-    /// have no key. Identities without credentials, or whose credentials never expire, are left out.
-    pub fn expiries(&self) -> HashMap<Option<Fingerprint>, Duration> {
-        self.pool.expiries()
+    /// How each identity stands, by [`Access::identity_key`]; that of the service itself has no key.
+    pub fn standings(&self) -> HashMap<Option<Fingerprint>, Standing> {
+        self.pool.standings()
     }
 
     /// The client for this access, once it has credentials.

@@ -14,7 +14,7 @@ use super::{
     cut::Cut,
     figures::Figures,
     identity,
-    refresh::Identity,
+    refresh::{Identity, Standing},
     resolve::Reach,
     room::Room,
     wire::Wire,
@@ -99,10 +99,9 @@ impl Pool {
         self.clients.entry_count()
     }
 
-    pub(super) fn expiries(&self) -> HashMap<Option<Fingerprint>, Duration> {
-        let roles = self.identities.iter().map(|(key, identity)| (Some(*key), identity));
-        let all = roles.chain([(None, Arc::clone(&self.service))]);
-        all.filter_map(|(key, identity)| Some((key, identity.expires_in()?))).collect()
+    pub(super) fn standings(&self) -> HashMap<Option<Fingerprint>, Standing> {
+        let roles = self.identities.iter().map(|(key, identity)| (Some(*key), identity.standing()));
+        roles.chain([(None, self.service.standing())]).collect()
     }
 
     fn build(&self, access: &Access) -> Client {

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -59,6 +59,30 @@ pub(super) struct Identity {
     /// Held by whoever loads, so that one does.
     turn: Mutex<Turn>,
     renewing: AtomicBool,
+    /// For operators, who do not wait for a turn.
+    trouble: ArcSwapOption<Trouble>,
+}
+
+/// How an identity stands, for operators.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// How long the credentials at hand are still valid; `None` without any, and if they are valid for ever.
+    pub expires_in: Option<Duration>,
+    /// Why the last attempt to load some failed, if it did.
+    pub trouble: Option<Arc<Trouble>>,
+}
+
+/// Credentials that cannot be loaded.
+#[derive(Debug)]
+pub struct Trouble {
+    /// When it was tried last.
+    pub at: SystemTime,
+    /// How often it was tried in a row.
+    pub failures: u32,
+    /// AWS said no; otherwise nothing could be learnt.
+    pub rejected: bool,
+    /// As the log has it.
+    pub detail: String,
 }
 
 /// Credentials for as long as they are used.
@@ -85,6 +109,7 @@ impl Identity {
             current: ArcSwapOption::from_pointee(current),
             turn: Mutex::default(),
             renewing: AtomicBool::new(false),
+            trouble: ArcSwapOption::empty(),
         })
     }
 
@@ -95,6 +120,7 @@ impl Identity {
             current: ArcSwapOption::empty(),
             turn: Mutex::default(),
             renewing: AtomicBool::new(false),
+            trouble: ArcSwapOption::empty(),
         })
     }
 
@@ -133,10 +159,13 @@ impl Identity {
         true
     }
 
-    /// How long the credentials at hand are still valid; `None` without any, and if they are valid for ever.
-    pub(super) fn expires_in(&self) -> Option<Duration> {
-        let expires_at = self.current.load().as_ref()?.expires_at?;
-        Some(expires_at.saturating_duration_since(Instant::now()))
+    /// How it stands now.
+    pub(super) fn standing(&self) -> Standing {
+        let expires_at = self.current.load().as_ref().and_then(|current| current.expires_at);
+        Standing {
+            expires_in: expires_at.map(|at| at.saturating_duration_since(Instant::now())),
+            trouble: self.trouble.load_full(),
+        }
     }
 
     /// Renews beside the calls, unless somebody does.
@@ -174,6 +203,7 @@ impl Identity {
         match loaded {
             Ok(loaded) => {
                 *turn = Turn::default();
+                self.trouble.store(None);
                 let session = Arc::new(Session::new(loaded));
                 self.current.store(Some(Arc::clone(&session)));
                 Ok(session)
@@ -188,6 +218,12 @@ impl Identity {
                     detail = error.detail,
                     "credentials could not be loaded"
                 );
+                self.trouble.store(Some(Arc::new(Trouble {
+                    at: SystemTime::now(),
+                    failures: turn.failures,
+                    rejected: error.rejected,
+                    detail: error.detail.clone(),
+                })));
                 Err(error)
             }
         }

@@ -13,7 +13,7 @@ use super::{
     spans::Ended,
 };
 use crate::{
-    error::{Error, Fault},
+    error::{Error, Fault, Kind},
     policy::{Caller, Name},
     trace::{Hex, Trace},
 };
@@ -195,7 +195,10 @@ impl Line {
             Fault::Caller => failed!(info),
             Fault::Policy | Fault::Aws | Fault::Service => failed!(warn),
         }
-        self.keep(end, error.kind().reason(), error.message(), error.detail(), error.aws_request_id());
+        let wanted = self.policy.as_ref().filter(|_| error.kind() == Kind::PolicyNotFound);
+        let wanted = wanted.map(|name| format!("the call names `{name}`"));
+        let detail = error.detail().or(wanted.as_deref());
+        self.keep(end, error.kind().reason(), error.message(), detail, error.aws_request_id());
     }
 
     /// Counts the call, makes its spans, and tells how long it took.
@@ -228,7 +231,7 @@ impl Line {
     }
 
     fn keep(&self, end: End, reason: &'static str, error: &str, detail: Option<&str>, aws_request_id: Option<&str>) {
-        self.meters.keep(Failure {
+        self.meters.tally.keep(Failure {
             at: SystemTime::now(),
             outcome: end.outcome(),
             reason,

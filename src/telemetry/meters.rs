@@ -1,8 +1,7 @@
 //! One policy's figures: instruments bound to its name, and its last failures.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -16,11 +15,10 @@ use super::{
     metrics::Instruments,
     names::{self, FUNCTION_ERRORS, Label, OUTCOMES},
     spans::Ended,
+    tally::Tally,
 };
 use crate::{error::Kind as Reason, trace::Trace};
 
-/// How many failures of a policy are kept.
-const MOST_FAILURES: usize = 8;
 /// How many ways there are to end: well, by an error of the function, without an answer, or without its caller.
 const ENDS: usize = 2 + FUNCTION_ERRORS.len() + Reason::ALL.len();
 
@@ -87,7 +85,8 @@ pub(super) struct Meters {
     queue: OnceLock<BoundHistogram<f64>>,
     credentials: OnceLock<BoundHistogram<f64>>,
     client: [OnceLock<BoundHistogram<f64>>; 1 + Reason::ALL.len()],
-    failures: Mutex<VecDeque<Failure>>,
+    /// For people.
+    pub tally: Arc<Tally>,
     exemplars: Exemplars,
 }
 
@@ -124,7 +123,13 @@ fn attribute(label: &Label, value: &str) -> KeyValue {
 }
 
 impl Meters {
-    pub(super) fn new(instruments: &Arc<Instruments>, name: &str, invoked: Option<Invoked<'_>>) -> Self {
+    /// What people see goes on with `tally`.
+    pub(super) fn new(
+        instruments: &Arc<Instruments>,
+        name: &str,
+        invoked: Option<Invoked<'_>>,
+        tally: Arc<Tally>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             instruments: Arc::clone(instruments),
@@ -134,7 +139,7 @@ impl Meters {
             queue: OnceLock::new(),
             credentials: OnceLock::new(),
             client: [const { OnceLock::new() }; 1 + Reason::ALL.len()],
-            failures: Mutex::default(),
+            tally,
             exemplars: Exemplars::default(),
         }
     }
@@ -145,6 +150,7 @@ impl Meters {
 
     /// Records a call that has ended.
     pub(super) fn record(&self, end: End, times: Times) {
+        self.tally.count(end, times.total);
         let instruments = &*self.instruments;
         let policy = || attribute(&names::POLICY, &self.name);
         if let Some(calls) = self.calls.get(end.index()) {
@@ -205,25 +211,11 @@ impl Meters {
     pub(super) fn exemplar(&self, outcome: &str, bound: &str) -> Option<Exemplar> {
         self.exemplars.of(outcome, bound)
     }
-
-    /// Keeps a failure, and forgets the oldest one.
-    pub(super) fn keep(&self, failure: Failure) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.truncate(MOST_FAILURES - 1);
-        failures.push_front(failure);
-    }
-
-    /// The last failures, the latest first.
-    pub(super) fn failures(&self) -> Vec<Failure> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{policy::Name, telemetry::Metrics};
 
     #[test]
     fn every_end_has_a_place_of_its_own() {
@@ -235,25 +227,5 @@ mod tests {
         for end in ends {
             assert!(OUTCOMES.contains(&end.outcome()));
         }
-    }
-
-    #[test]
-    fn the_latest_failures_are_kept_and_few() {
-        let metrics = Metrics::new(None).unwrap();
-        let meters = metrics.of(Name::INLINE);
-        for number in 0..20 {
-            meters.keep(Failure {
-                at: SystemTime::now(),
-                outcome: "error",
-                reason: "TIMEOUT",
-                error: number.to_string(),
-                detail: None,
-                request_id: None,
-                aws_request_id: None,
-                trace_id: None,
-            });
-        }
-        let kept: Vec<_> = meters.failures().into_iter().map(|failure| failure.error).collect();
-        assert_eq!(kept, ["19", "18", "17", "16", "15", "14", "13", "12"]);
     }
 }

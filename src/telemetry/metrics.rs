@@ -31,6 +31,7 @@ use super::{
     otlp::{self, Otlp},
     process, scrape,
     spans::Traces,
+    tally::{Clock, Figures, Recent, Tally},
 };
 use crate::{
     policy::Name,
@@ -60,6 +61,7 @@ pub struct Metrics {
     generation: Arc<AtomicU64>,
     reload_failures: Arc<AtomicU64>,
     runtimes: super::runtime::Runtimes,
+    clock: Clock,
 }
 
 /// What is recorded as it happens.
@@ -125,12 +127,13 @@ impl Metrics {
             registry,
             meter,
             policies: ArcSwap::default(),
-            inline: Arc::new(Meters::new(&instruments, Name::INLINE, None)),
-            unknown: Arc::new(Meters::new(&instruments, names::UNKNOWN_POLICY, None)),
+            inline: Arc::new(Meters::new(&instruments, Name::INLINE, None, Arc::default())),
+            unknown: Arc::new(Meters::new(&instruments, names::UNKNOWN_POLICY, None, Arc::default())),
             instruments,
             generation: Arc::default(),
             reload_failures: Arc::default(),
             runtimes: super::runtime::Runtimes::default(),
+            clock: Clock::start(),
         };
         metrics.observe_own([("metrics", failures), ("traces", span_failures)]);
         Ok(Arc::new(metrics))
@@ -190,7 +193,10 @@ impl Metrics {
         let before = self.policies.load();
         let meters = |name: &Name, invoked: Invoked<'_>| match before.get(name.as_str()) {
             Some(meters) if meters.is_of(&invoked) => Arc::clone(meters),
-            Some(_) | None => Arc::new(Meters::new(&self.instruments, name.as_str(), Some(invoked))),
+            other => {
+                let tally = other.map_or_else(Arc::default, |meters| Arc::clone(&meters.tally));
+                Arc::new(Meters::new(&self.instruments, name.as_str(), Some(invoked), tally))
+            }
         };
         let all = policies.map(|(name, invoked)| (name.as_str().into(), meters(name, invoked))).collect();
         self.policies.store(Arc::new(all));
@@ -250,17 +256,45 @@ impl Metrics {
         }
     }
 
-    /// What the metrics say of each policy.
-    pub fn figures(&self) -> HashMap<String, scrape::Figures> {
-        let mut figures = scrape::figures(&self.registry.gather());
+    /// How many configurations took effect, and how many were wrong.
+    pub fn configurations(&self) -> (u64, u64) {
+        (self.generation.load(Ordering::Relaxed), self.reload_failures.load(Ordering::Relaxed))
+    }
+
+    /// Remembers what became of calls since the last time: to be called every [`super::INTERVAL`].
+    pub fn sample(&self) {
+        self.tallies(|_, tally| tally.sample());
+        self.clock.sampled();
+    }
+
+    /// Tells of each policy that was called, by its name.
+    pub fn recent(&self, mut tell: impl FnMut(&str, Recent)) {
+        self.tallies(|name, tally| {
+            if let Some(recent) = tally.recent(&self.clock) {
+                tell(name, recent);
+            }
+        });
+    }
+
+    /// What became of a policy's calls, by the name that a call has for it; `None` if there were none.
+    pub fn figures(&self, policy: &str) -> Option<Figures> {
+        self.of(policy).tally.figures(&self.clock)
+    }
+
+    /// What became of all calls, without their reasons and failures.
+    pub fn total(&self) -> Figures {
+        let mut total = Figures::default();
+        self.tallies(|_, tally| {
+            tally.add_to(&mut total, &self.clock);
+        });
+        total
+    }
+
+    fn tallies(&self, mut tell: impl FnMut(&str, &Tally)) {
         let policies = self.policies.load();
         for meters in policies.values().chain([&self.inline, &self.unknown]) {
-            let failures = meters.failures();
-            if !failures.is_empty() {
-                figures.entry(meters.name.clone()).or_default().last_errors = failures;
-            }
+            tell(&meters.name, &meters.tally);
         }
-        figures
     }
 
     /// Pushes what has not been pushed, and ends. It blocks, for five seconds at the most.

@@ -13,6 +13,8 @@ mod rpc;
 mod runtime;
 mod scrape;
 mod spans;
+mod spread;
+mod tally;
 pub mod writer;
 
 pub use self::{
@@ -20,5 +22,6 @@ pub use self::{
     metrics::{Metrics, Readings},
     otlp::Otlp,
     rpc::Rpcs,
-    scrape::{Figures, Form},
+    scrape::Form,
+    tally::{Figures, INTERVAL, Recent},
 };

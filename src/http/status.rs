@@ -1,0 +1,97 @@
+//! The service as a whole for operators: whether it wants calls, its configuration, and what all calls share.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::figures::{counted, standing, time};
+use crate::{execute::Engine, policy::credentials::Base};
+
+/// The most bytes that are kept of why a configuration was refused.
+const MOST_REASONS: usize = 8 * 1024;
+
+/// What became of the last attempt to take over another configuration.
+#[derive(Debug)]
+pub(super) struct Reload {
+    at: SystemTime,
+    /// Why it was refused, if it was.
+    error: Option<String>,
+    /// The settings that have changed, and need a restart.
+    needs_restart: Vec<&'static str>,
+}
+
+impl Reload {
+    pub(super) fn accepted(needs_restart: Vec<&'static str>) -> Self {
+        Self { at: SystemTime::now(), error: None, needs_restart }
+    }
+
+    pub(super) fn refused(why: &str) -> Self {
+        let error = match why.char_indices().map(|(at, _)| at).find(|at| *at >= MOST_REASONS) {
+            Some(end) => format!("{}\n… and more: `lambda-policy check` tells all", &why[..end]),
+            None => why.to_owned(),
+        };
+        Self { at: SystemTime::now(), error: Some(error), needs_restart: Vec::new() }
+    }
+}
+
+/// All of it.
+pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Reload>, uptime: Duration) -> Value {
+    let (policies, admission, lambda) = (engine.policies(), engine.admission(), engine.lambda());
+    let (generation, refused) = engine.metrics().configurations();
+    let reload = reload.map(|reload| {
+        json!({
+            "at": time(reload.at),
+            "accepted": reload.error.is_none(),
+            "error": reload.error,
+            "needs_restart": reload.needs_restart,
+        })
+    });
+    let mut hosts = lambda.figures().hosts();
+    hosts.sort_by(|(a, one), (b, other)| other.failed.get().cmp(&one.failed.get()).then_with(|| a.cmp(b)));
+    let hosts = hosts.iter().map(|(name, host)| {
+        json!({"host": name, "opened": host.opened.get(), "failed": host.failed.get(), "reused": host.reused()})
+    });
+    // Who does not use the service's own identity is not to worry about it.
+    let own = policies.named.values().any(|policy| matches!(policy.access.credentials().base(), Base::Service));
+    let own = own.then(|| lambda.standings().remove(&None)).flatten().map(|found| standing(&found));
+    json!({
+        "now": time(SystemTime::now()),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": uptime.as_secs(),
+        "ready": ready.is_ok(),
+        "readiness": ready.err().unwrap_or("ready"),
+        "configuration": {
+            "generation": generation,
+            "refused": refused,
+            "policies": policies.named.len(),
+            "last_reload": reload,
+        },
+        "in_flight": admission.in_flight(),
+        "in_flight_limit": admission.limits().in_flight,
+        "waiting": admission.waiting(),
+        "bodies_bytes": admission.bodies().held(),
+        "bodies_bytes_limit": admission.limits().bytes,
+        "own_credentials": own,
+        "clients": {
+            "live": lambda.clients(),
+            "built": lambda.figures().built.get(),
+            "evicted": lambda.figures().evicted.get(),
+        },
+        "hosts": hosts.collect::<Vec<_>>(),
+        "calls": counted(&engine.metrics().total(), true),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_reasons_is_cut_between_characters() {
+        let reload = Reload::refused(&"é".repeat(MOST_REASONS));
+        let error = reload.error.unwrap();
+        assert!(error.len() < MOST_REASONS + 100 && error.ends_with("tells all"), "{}", error.len());
+        assert_eq!(Reload::refused("short").error.unwrap(), "short");
+    }
+}
