@@ -17,14 +17,16 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, RawQuery, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    extract::{DefaultBodyLimit, RawQuery, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
+    middleware::{self, Next},
     routing::get,
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{
+    guard::{self, Refusal},
     policies::{self, View},
     small,
     status::{self, Reload},
@@ -124,6 +126,7 @@ impl fmt::Debug for Admin {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
+    let local = listener.local_addr()?.ip().is_loopback();
     let routes = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(async |State(admin): State<Arc<Admin>>| admin.readiness.answer()))
@@ -133,9 +136,22 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<
         .route("/config", get(async |State(admin): State<Arc<Admin>>| json(&admin.config.load())))
         .route("/log-level", get(level).put(set_level))
         .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(middleware::from_fn_with_state(local, guarded))
         .with_state(admin);
     small::serve(listener, routes, std::future::pending()).await;
     Ok(())
+}
+
+/// Lets through what no other site's page has sent.
+async fn guarded(State(local): State<bool>, request: Request, next: Next) -> Response<Body> {
+    let mut response = match guard::check(request.method(), request.uri(), request.headers(), local) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => unanswered(refusal),
+    };
+    for (name, value) in ALWAYS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response<Body> {
@@ -201,8 +217,24 @@ fn refused(error: LevelError) -> Response<Body> {
     }
 }
 
+fn unanswered(refusal: Refusal) -> Response<Body> {
+    match refusal {
+        Refusal::Page => answer(StatusCode::FORBIDDEN, TEXT, "nothing is changed here at the word of a page\n"),
+        Refusal::Name => {
+            let why = "this port is on loopback, and answers to an address, `localhost`, or a private name\n";
+            answer(StatusCode::MISDIRECTED_REQUEST, TEXT, why)
+        }
+    }
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+/// What every answer says: it is what it says it is, and no other site's page may have it or learn where it was seen.
+const ALWAYS: [(HeaderName, &str); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
 
 fn json(value: &Value) -> Response<Body> {
     answer(StatusCode::OK, JSON, indented(value))
@@ -218,6 +250,5 @@ fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Resp
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

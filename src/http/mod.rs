@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod facade;
 mod figures;
+mod guard;
 pub mod keys;
 mod policies;
 mod small;
