@@ -214,7 +214,7 @@ const ADMIN: &[Key] = &[key(
     "listen",
     Kind::Text,
     "127.0.0.1:9464",
-    "Address and port for `/livez`, `/readyz`, `/metrics`, `/policies`, `/config` and `/log-level`. Nobody has to say who they are there.",
+    "Address and port for the page `/`, `/livez`, `/readyz`, `/metrics`, `/policies`, `/status`, `/config` and `/log-level`. Nobody has to say who they are there.",
 )];
 
 const TELEMETRY: &[Key] = &[

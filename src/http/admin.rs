@@ -1,5 +1,5 @@
 //! The admin port: whether the process lives and wants calls, its metrics, its policies and what becomes of their calls, its
-//! configuration, and the level of its log.
+//! configuration, the level of its log, and a page that shows people most of it.
 //!
 //! Nothing here is a secret or a payload, but it is for operators only: the port is on loopback unless the configuration
 //! says otherwise.
@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 
 use super::{
     guard::{self, Refusal},
+    page,
     policies::{self, View},
     small,
     status::{self, Reload},
@@ -135,6 +136,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<
         .route("/status", get(status))
         .route("/config", get(async |State(admin): State<Arc<Admin>>| json(&admin.config.load())))
         .route("/log-level", get(level).put(set_level))
+        .merge(page::routes())
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(middleware::from_fn_with_state(local, guarded))
         .with_state(admin);

@@ -5,6 +5,7 @@ pub mod facade;
 mod figures;
 mod guard;
 pub mod keys;
+mod page;
 mod policies;
 mod small;
 mod status;

@@ -32,6 +32,7 @@ mod lifecycle;
 mod load_reports;
 mod metrics;
 mod observability;
+mod page;
 mod readme;
 mod reflection;
 mod reload;

@@ -1,5 +1,6 @@
 //! A service and a Lambda on free ports, and calls that say what they found.
 
+pub(crate) mod browser;
 pub(crate) mod churn;
 pub(crate) mod collector;
 pub(crate) mod envoy;
