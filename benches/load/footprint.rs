@@ -85,7 +85,7 @@ fn client(plan: &Plan, upstream: &Upstream) -> Outcome<f64> {
 fn bodies(plan: &Plan, upstream: &Upstream, payload: usize, reply: usize) -> Outcome<f64> {
     // The allocator keeps freed memory for a moment; told not to, what is resident is what is in use.
     let started =
-        service::start_with(&plan.target, upstream.address, service::POLICIES, &[("MIMALLOC_PURGE_DELAY", "0")])?;
+        service::start_with(&plan.target, upstream.address, service::POLICIES, &[("MIMALLOC_PURGE_DELAY", "0")], "")?;
     let before = bytes(&started, "VmRSS")?;
     drive::Args { payload, reply, in_flight: LARGE_IN_FLIGHT, ..args(&started) }.run(plan)?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

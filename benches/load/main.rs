@@ -3,6 +3,7 @@
 //! `cargo bench --bench load` starts everything on the loopback device, each part as a process of its own on a core of
 //! its own, drives all targets with the same calls in turns, and prints one table and which criteria hold.
 
+mod collector;
 mod cpu;
 mod drive;
 mod envoy;
@@ -52,6 +53,8 @@ enum Part {
     Sdk(target::Args),
     #[command(hide = true)]
     Drive(drive::Args),
+    #[command(hide = true)]
+    Collector,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the results are for people")]
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Some(Part::Floor(args)) => floor::serve(args),
         Some(Part::Sdk(args)) => sdk::serve(args),
         Some(Part::Drive(args)) => drive::main(args),
+        Some(Part::Collector) => collector::main(),
         None if !cli.bench => {
             println!("nothing measured: run `cargo bench --bench load`");
             Ok(())

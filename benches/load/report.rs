@@ -64,6 +64,8 @@ pub(crate) fn criteria(results: &Results) -> Vec<Criterion> {
     most("start to ready with 100 policies, ms", footprint.ready_ms, 100.0);
     most("the binary, MB", footprint.binary_mb, 40.0);
     most("resident when idle, MB", footprint.idle_mb, 30.0);
+    let [off, on] = &results.telemetry;
+    most("CPU a call with all telemetry, of none", on.against(off, cpu), 1.1);
     let [one, two] = &results.workers;
     criteria.push(if results.workers_share {
         // What two saturated workers would answer: twice a second of CPU time, by what a call takes of it.
@@ -105,6 +107,11 @@ pub(crate) fn print(results: &Results, criteria: &[Criterion]) {
     say(&format!(
         "the service with one worker {:.0} calls/s at {:.1} us, with two {:.0} at {:.1}",
         one.calls_per_second, one.cpu_us, two.calls_per_second, two.cpu_us
+    ));
+    let [off, on] = results.telemetry.each_ref().map(Rounds::median);
+    say(&format!(
+        "without metrics, access lines and spans {:.1} us, with all of them, pushed each second, {:.1}",
+        off.cpu_us, on.cpu_us
     ));
     say("");
     criteria.iter().for_each(|criterion| say(&criterion.to_string()));

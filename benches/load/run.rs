@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use crate::{
     Outcome,
+    collector::Collector,
     cpu::{First, Machine},
     drive::{self, Found, Lane},
     envoy,
     footprint::{self, Footprint},
     process::Plan,
-    report,
+    report, service,
     target::{Running, Target},
     upstream::{self, Upstream},
 };
@@ -53,6 +54,8 @@ pub(crate) struct Results {
     pub workers: [Rounds; 2],
     /// The two cores were also those of the load, so that only CPU time tells what they could do alone.
     pub workers_share: bool,
+    /// Without metrics, lines and spans, and with all of them, pushed each second.
+    pub telemetry: [Rounds; 2],
     pub footprint: Footprint,
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn main(options: &Options) -> Outcome<()> {
         payloads: PAYLOADS.iter().map(|&(bytes, in_flight)| run.payload(bytes, in_flight)).collect::<Outcome<_>>()?,
         slow: run.slow()?,
         workers: run.workers()?,
+        telemetry: run.telemetry()?,
         workers_share: run.plan.is_full(),
         footprint: footprint::measure(&run.plan)?,
     };
@@ -180,6 +184,29 @@ impl Run {
             for (running, rounds) in [&one, &two].into_iter().zip(&mut found) {
                 let args = drive::Args { threads, connections: 8, in_flight: 128, ..self.drive(running) };
                 rounds.0.push(args.run_on(rest, self.plan.is_full())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same calls with nothing told of them, and with everything.
+    fn telemetry(&self) -> Outcome<[Rounds; 2]> {
+        report::say("telemetry off and on ...");
+        let upstream = self.upstream(Some(200), 0)?;
+        let collector = Collector::start(&self.plan.upstream)?;
+        let [off, on] = [None, Some(collector.address)].map(|to| -> Outcome<Running> {
+            let started = service::start_telling(&self.plan.target, upstream.address, to)?;
+            Ok(Running { target: Target::Service, process: started.process, address: started.address })
+        });
+        let [off, on] = [off?, on?];
+        let mut found = [Rounds::default(), Rounds::default()];
+        for round in 0..self.rounds {
+            let mut turns: Vec<_> = [&off, &on].into_iter().zip(&mut found).collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for (running, rounds) in turns {
+                rounds.0.push(self.drive(running).run(&self.plan)?);
             }
         }
         Ok(found)

@@ -35,19 +35,31 @@ pub(crate) fn policy(number: usize) -> String {
 }
 
 pub(crate) fn start(cores: &Cores, upstream: SocketAddr, policies: usize) -> Outcome<Started> {
-    start_with(cores, upstream, policies, &[])
+    start_with(cores, upstream, policies, &[], "")
 }
 
-/// Starts it with these environment variables too.
+/// Starts it with metrics, access lines, and metrics and spans pushed to a collector, at the default sampling; or with none of it.
+pub(crate) fn start_telling(cores: &Cores, upstream: SocketAddr, collector: Option<SocketAddr>) -> Outcome<Started> {
+    match collector {
+        Some(address) => {
+            let telemetry = format!("telemetry: {{otlp: {{endpoint: 'http://{address}', interval: 1s}}}}\n");
+            start_with(cores, upstream, POLICIES, &[], &telemetry)
+        }
+        None => start_with(cores, upstream, POLICIES, &[("LAMBDA_POLICY_LOG", "warn")], "telemetry: {metrics: off}\n"),
+    }
+}
+
+/// Starts it with these environment variables and this section of its configuration too.
 pub(crate) fn start_with(
     cores: &Cores,
     upstream: SocketAddr,
     policies: usize,
     variables: &[(&str, &str)],
+    section: &str,
 ) -> Outcome<Started> {
     let (address, admin) = (free_address()?, free_address()?);
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}.yaml", address.port()));
-    fs::write(&file, configuration(address, admin, upstream, policies)?)?;
+    fs::write(&file, section.to_owned() + &configuration(address, admin, upstream, policies)?)?;
     let started = Instant::now();
     let mut process =
         Process::start(cores, PROGRAM.as_ref(), &["serve".as_ref(), "--config".as_ref(), file.as_os_str()], variables)?;

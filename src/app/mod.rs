@@ -99,10 +99,10 @@ pub async fn run(
     pages::small();
     lambda::install_crypto();
     let fixed = Fixed::of(&config);
-    let Config { server, policies, files, warnings, effective, otlp, admin: _ } = config;
+    let Config { server, policies, files, warnings, effective, metrics, otlp, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let metrics = Metrics::new(otlp.as_ref()).map_err(Error::Otlp)?;
+    let metrics = Metrics::with(metrics, otlp.as_ref()).map_err(Error::Otlp)?;
     metrics.configured();
     metrics.add_runtime("main".to_owned(), &Handle::current());
     let engine = Arc::new(Engine::new(policies, limits(&server), server.workers, Arc::clone(&metrics)));

@@ -5,7 +5,7 @@ use crate::policy::secret::Fingerprint;
 
 /// What a process goes on with until it ends, as fingerprints.
 #[derive(Debug)]
-pub struct Fixed([(&'static str, Fingerprint); 14]);
+pub struct Fixed([(&'static str, Fingerprint); 15]);
 
 impl Fixed {
     /// What is in force once a process has started with this configuration.
@@ -39,6 +39,7 @@ impl Fixed {
             ("server.drain_delay", shown(drain_delay)),
             ("server.drain_timeout", shown(drain_timeout)),
             ("admin.listen", shown(&config.admin)),
+            ("telemetry.metrics", shown(&config.metrics)),
             ("telemetry.otlp", shown(&config.otlp.as_ref().map(|otlp| (&otlp.endpoint, otlp.interval)))),
             ("telemetry.traces", shown(&config.otlp.as_ref().map(|otlp| otlp.traces))),
         ])

@@ -48,6 +48,8 @@ pub struct Config {
     pub server: Server,
     /// Where operators look.
     pub admin: SocketAddr,
+    /// Whether there are metrics.
+    pub metrics: bool,
     /// Where metrics and spans are pushed.
     pub otlp: Option<Otlp>,
     /// What is executed.
@@ -111,13 +113,14 @@ impl Config {
         let mut warnings = Vec::new();
         let server = server::server(&server_section, &mut secrets, &mut warnings, &mut found);
         let admin = admin(&Section::new(root.get("admin"), None, "admin"), &mut found);
+        let metrics = telemetry::metrics(&root);
         let otlp = telemetry::otlp(&root, &mut warnings, &mut found);
         let callers = callers::callers(&root, &server_section, &mut secrets, &mut found);
         let policies = policies(&root, &server_section, callers, &mut secrets, &mut warnings, &mut found);
         match (server, admin) {
             (Some(server), Some(admin)) if found.is_empty() => {
                 let effective = effective::effective(&root);
-                Ok(Self { server, admin, otlp, policies, files: secrets.files, warnings, effective })
+                Ok(Self { server, admin, metrics, otlp, policies, files: secrets.files, warnings, effective })
             }
             _ => Err(found.into_faults(file, secrets.files)),
         }

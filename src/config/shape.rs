@@ -218,6 +218,12 @@ const ADMIN: &[Key] = &[key(
 )];
 
 const TELEMETRY: &[Key] = &[
+    key(
+        "metrics",
+        Kind::Choice(&["on", "off"]),
+        "on",
+        "Whether `/metrics` and OTLP have metrics. `/policies` tells of calls without them too.",
+    ),
     key("otlp", Kind::Section(OTLP), "", "Push metrics and spans by OTLP over gRPC, beside `/metrics`."),
     key(
         "traces",

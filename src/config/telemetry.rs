@@ -11,6 +11,11 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// Of calls whose callers have not decided, unless the file says otherwise.
 const RATIO: f64 = 0.05;
 
+/// Whether there are metrics.
+pub(super) fn metrics(root: &Node) -> bool {
+    Section::new(root.get("telemetry"), None, "telemetry").text("metrics").is_none_or(|choice| choice == "on")
+}
+
 pub(super) fn otlp(root: &Node, warnings: &mut Vec<String>, found: &mut Found) -> Option<Otlp> {
     let telemetry = Section::new(root.get("telemetry"), None, "telemetry");
     let traces = telemetry.get("traces");

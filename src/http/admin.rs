@@ -161,7 +161,8 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Respons
     let form = Form::accepted(accept);
     // A thousand policies have a hundred thousand lines, for which no probe should wait.
     match tokio::task::spawn_blocking(move || admin.engine.metrics().scrape(form)).await {
-        Ok(text) => answer(StatusCode::OK, form.media_type(), text),
+        Ok(Some(text)) => answer(StatusCode::OK, form.media_type(), text),
+        Ok(None) => answer(StatusCode::NOT_FOUND, TEXT, "telemetry.metrics is off\n"),
         Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics could not be read\n"),
     }
 }

@@ -51,6 +51,7 @@ const SHUT_DOWN: Duration = Duration::from_secs(5);
 
 /// The metrics of one service.
 pub struct Metrics {
+    counted: bool,
     provider: SdkMeterProvider,
     registry: Registry,
     meter: Meter,
@@ -87,12 +88,19 @@ impl Metrics {
     /// # Errors
     /// If the endpoint to push to is none.
     pub fn new(push: Option<&Otlp>) -> Result<Arc<Self>, String> {
+        Self::with(true, push)
+    }
+
+    /// The same, or none at all: an instrument that nobody reads does nothing. Spans are pushed either way.
+    ///
+    /// # Errors
+    /// If the endpoint to push to is none.
+    pub fn with(counted: bool, push: Option<&Otlp>) -> Result<Arc<Self>, String> {
         let (registry, resource) = (Registry::new(), resource());
         let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
         let scraped = scraped.build().map_err(|error| error.to_string())?;
         let mut provider = SdkMeterProvider::builder()
             .with_resource(resource.clone())
-            .with_reader(scraped)
             // An error would be a limit of 0.
             .with_view(|instrument: &Instrument| {
                 let metric = names::ALL.iter().find(|metric| metric.name == instrument.name());
@@ -102,14 +110,19 @@ impl Metrics {
                 let most = if by_policy { MOST_SERIES } else { MOST_OTHERS };
                 Stream::builder().with_cardinality_limit(most).build().ok()
             });
+        if counted {
+            provider = provider.with_reader(scraped);
+        }
         let [failures, span_failures] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
         let mut traces = None;
         if let Some(push) = push {
-            let exporter = otlp::exporter(push, Arc::clone(&failures))?;
             if let Some(ratio) = push.traces {
                 traces = Some(Traces::new(push, ratio, &resource, &span_failures)?);
             }
-            provider = provider.with_reader(PeriodicReader::builder(exporter).with_interval(push.interval).build());
+            if counted {
+                let exporter = otlp::exporter(push, Arc::clone(&failures))?;
+                provider = provider.with_reader(PeriodicReader::builder(exporter).with_interval(push.interval).build());
+            }
         }
         let provider = provider.build();
         let meter = provider.meter("lambda-policy");
@@ -123,6 +136,7 @@ impl Metrics {
             traces,
         });
         let metrics = Self {
+            counted,
             provider,
             registry,
             meter,
@@ -239,10 +253,10 @@ impl Metrics {
         self.runtimes.add(worker, runtime.metrics());
     }
 
-    /// All metrics in Prometheus' text format, or in OpenMetrics'.
-    pub fn scrape(&self, form: scrape::Form) -> String {
-        let text = scrape::text(self.registry.gather(), form);
-        match form {
+    /// All metrics in Prometheus' text format, or in OpenMetrics', if there are any.
+    pub fn scrape(&self, form: scrape::Form) -> Option<String> {
+        let text = self.counted.then(|| scrape::text(self.registry.gather(), form))?;
+        Some(match form {
             scrape::Form::Prometheus => text,
             scrape::Form::OpenMetrics => {
                 let policies = self.policies.load();
@@ -253,7 +267,7 @@ impl Metrics {
                 };
                 exemplars::add(&text, |policy, outcome, bound| find(policy)?.exemplar(outcome, bound))
             }
-        }
+        })
     }
 
     /// How many configurations took effect, and how many were wrong.

@@ -331,6 +331,19 @@ async fn callers_cannot_make_series() {
 }
 
 #[tokio::test]
+async fn without_them_calls_are_told_of_all_the_same() {
+    let lambda = lambda().await;
+    let text = config(&lambda, "", "  echo: {function: echo}\n");
+    let service = Service::start_with(&format!("{text}telemetry: {{metrics: off}}\n"), None).await;
+    service.json("echo", "{}").await.unwrap();
+    let (status, _, said) = admin(&service.admin, "GET", "/metrics", "*/*", "").await;
+    assert_eq!((status, said.as_str()), (404, "telemetry.metrics is off\n"));
+    let (_, _, shown) = admin(&service.admin, "GET", "/policies", "*/*", "").await;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["policies"][0]["calls"]["by_outcome"]["ok"], 1, "{shown}");
+}
+
+#[tokio::test]
 async fn every_metric_and_label_is_one_that_the_documentation_tells() {
     let lambda = lambda().await;
     let service = served(&lambda).await;
