@@ -51,7 +51,7 @@ impl Exemplars {
 fn bounds() -> &'static [f64] {
     match CALL_DURATION.kind {
         Kind::Histogram(bounds) => bounds,
-        Kind::Counter | Kind::Gauge => &[],
+        Kind::Counter | Kind::Gauge | Kind::Sum => &[],
     }
 }
 

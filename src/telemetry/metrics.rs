@@ -61,6 +61,7 @@ pub struct Metrics {
     unknown: Arc<Meters>,
     generation: Arc<AtomicU64>,
     reload_failures: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
     runtimes: super::runtime::Runtimes,
     clock: Clock,
 }
@@ -146,6 +147,7 @@ impl Metrics {
             instruments,
             generation: Arc::default(),
             reload_failures: Arc::default(),
+            refused: Arc::default(),
             runtimes: super::runtime::Runtimes::default(),
             clock: Clock::start(),
         };
@@ -160,6 +162,7 @@ impl Metrics {
         };
         self.observe(&names::CONFIG_GENERATION, read(&self.generation));
         self.observe(&names::CONFIG_FAILURES, read(&self.reload_failures));
+        self.observe(&names::CONFIG_REFUSED, read(&self.refused));
         self.observe(&names::EXPORT_FAILURES, move |readings| {
             for (signal, failures) in &export_failures {
                 readings.put(failures.load(Ordering::Relaxed) as f64, &[(&names::SIGNAL, signal)]);
@@ -197,6 +200,7 @@ impl Metrics {
             (Kind::Counter, _) => drop(observed!(u64_observable_counter, u64)),
             (Kind::Gauge, "s") => drop(observed!(f64_observable_gauge, f64)),
             (Kind::Gauge, _) => drop(observed!(u64_observable_gauge, u64)),
+            (Kind::Sum, _) => drop(observed!(i64_observable_up_down_counter, i64)),
             // These are recorded and not read.
             (Kind::Histogram(_), _) => {}
         }
@@ -241,11 +245,13 @@ impl Metrics {
     /// Counts a configuration that took effect.
     pub fn configured(&self) {
         self.generation.fetch_add(1, Ordering::Relaxed);
+        self.refused.store(0, Ordering::Relaxed);
     }
 
     /// Counts a configuration that was wrong.
     pub fn not_configured(&self) {
         self.reload_failures.fetch_add(1, Ordering::Relaxed);
+        self.refused.store(1, Ordering::Relaxed);
     }
 
     /// Has a runtime's figures read from now on.
@@ -344,7 +350,7 @@ fn counter(meter: &Meter, metric: &Metric) -> Counter<u64> {
 fn histogram(meter: &Meter, metric: &Metric) -> Histogram<f64> {
     let bounds = match metric.kind {
         Kind::Histogram(bounds) => bounds.to_vec(),
-        Kind::Counter | Kind::Gauge => Vec::new(),
+        Kind::Counter | Kind::Gauge | Kind::Sum => Vec::new(),
     };
     let builder = meter.f64_histogram(metric.name).with_unit(metric.unit).with_description(metric.doc);
     builder.with_boundaries(bounds).build()

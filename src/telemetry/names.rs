@@ -15,6 +15,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// The same where that of several processes adds up: OpenTelemetry's UpDownCounter, a gauge of Prometheus.
+    Sum,
     /// How values spread, by these upper bounds.
     Histogram(&'static [f64]),
 }
@@ -249,6 +251,9 @@ metrics! {
     /// Configurations that did not.
     CONFIG_FAILURES = "lambda_policy.config.reload.failures", Kind::Counter, "{reload}",
         "Changed configurations that were wrong, so that the old one stayed in force.", [];
+    /// Whether the last one did not.
+    CONFIG_REFUSED = "lambda_policy.config.refused", Kind::Gauge, "{configuration}",
+        "1 while the changed configuration is wrong, so that an older one is in force, else 0.", [];
     /// Policies in force.
     CONFIG_POLICIES = "lambda_policy.config.policies", Kind::Gauge, "{policy}",
         "Policies in force.", [];
@@ -265,19 +270,19 @@ metrics! {
     PROCESS_CPU = "process.cpu.time", Kind::Counter, "s",
         "CPU time of the process.", [CPU_MODE];
     /// Resident memory.
-    PROCESS_MEMORY = "process.memory.usage", Kind::Gauge, "By",
+    PROCESS_MEMORY = "process.memory.usage", Kind::Sum, "By",
         "Memory of the process that is resident.", [];
     /// Virtual memory.
-    PROCESS_VIRTUAL = "process.memory.virtual", Kind::Gauge, "By",
+    PROCESS_VIRTUAL = "process.memory.virtual", Kind::Sum, "By",
         "Address space of the process.", [];
     /// Open files.
-    PROCESS_FILES = "process.unix.file_descriptor.count", Kind::Gauge, "{file_descriptor}",
+    PROCESS_FILES = "process.unix.file_descriptor.count", Kind::Sum, "{file_descriptor}",
         "File descriptors that are open.", [];
     /// The most open files.
     PROCESS_FILES_LIMIT = "lambda_policy.process.file_descriptor.limit", Kind::Gauge, "{file_descriptor}",
         "File descriptors that may be open.", [];
     /// Threads.
-    PROCESS_THREADS = "process.thread.count", Kind::Gauge, "{thread}",
+    PROCESS_THREADS = "process.thread.count", Kind::Sum, "{thread}",
         "Threads of the process.", [];
     /// Time since the start.
     PROCESS_UPTIME = "process.uptime", Kind::Gauge, "s",
@@ -320,6 +325,7 @@ pub fn table() -> String {
         let kind = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Sum => "up-down counter",
             Kind::Histogram(_) => "histogram",
         };
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{}`", label.name)).collect();

@@ -443,6 +443,11 @@ async fn they_are_pushed_where_the_configuration_says_and_once_more_at_the_end()
     service.json("echo", "{}").await.unwrap();
     let found = eventually("a push", async || pushed()).await;
     assert_eq!(found, ("lambda-policy".to_owned(), "Some(AsInt(1))".to_owned()));
+    let received = collector.0.lock().unwrap().clone();
+    let metrics = received.iter().flat_map(|request| &request.resource_metrics[0].scope_metrics[0].metrics);
+    let memory = metrics.filter(|metric| metric.name == "process.memory.usage").find_map(|metric| metric.data.clone());
+    let Some(Data::Sum(memory)) = memory else { panic!("an UpDownCounter, by the conventions: {memory:?}") };
+    assert!(!memory.is_monotonic);
     service.json("echo", "{}").await.unwrap();
     service.stop().await;
     assert_eq!(pushed().unwrap().1, "Some(AsInt(2))");
@@ -476,6 +481,7 @@ async fn a_changed_configuration_counts_whether_it_takes_effect_or_not() {
         (scraped.sum("lambda_policy_config_reload_failures_total", &[]) == 1.0).then_some(())
     })
     .await;
+    assert_eq!(Scraped::of(&service).await.sum("lambda_policy_config_refused", &[]), 1.0, "for as long as it is wrong");
     directory.write("f.yaml", &config(&lambda, "", "  echo: {function: echo}\n  more: {function: echo}\n"));
     eventually("the new configuration", async || {
         let scraped = Scraped::of(&service).await;
@@ -485,6 +491,7 @@ async fn a_changed_configuration_counts_whether_it_takes_effect_or_not() {
     service.json("echo", "{}").await.unwrap();
     service.json("more", "{}").await.unwrap();
     let scraped = Scraped::of(&service).await;
+    assert_eq!(scraped.sum("lambda_policy_config_refused", &[]), 0.0);
     for (policy, calls) in [("echo", 2.0), ("more", 1.0)] {
         assert_eq!(scraped.sum("lambda_policy_calls_total", &[("policy", policy)]), calls, "{policy}");
     }
