@@ -5,8 +5,9 @@
 //! Gateways hold few, long connections, so these are handed round in turn; the kernel's hash of many listeners would
 //! leave workers idle.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{future::pending, io, sync::Arc, thread, time::Duration};
 
+use futures::{FutureExt, stream::once};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
@@ -22,6 +23,8 @@ use crate::{
 
 /// How long to wait when no connection can be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long the last connections have for their first bytes: without any they would be closed unheard.
+const FIRST_BYTES: Duration = Duration::from_millis(100);
 
 /// Serves a listener with this many workers until `leave` is true or gone; ends when the last connection has ended.
 ///
@@ -40,14 +43,14 @@ pub(super) async fn serve(
     for number in 0..workers {
         let (queue, connections) = mpsc::unbounded_channel();
         let (end, has_ended) = oneshot::channel();
-        let (front, leave) = (Front::clone(&front), leave.clone());
+        let front = Front::clone(&front);
         // The runtime is made here, so that a start that fails is told.
         let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(writer::flush).build()?;
         metrics.add_runtime(number.to_string(), runtime.handle());
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             lambda::on_worker(number);
             writer::keep();
-            let served = runtime.block_on(work(front, connections, leave));
+            let served = runtime.block_on(work(front, connections));
             // Nobody asks any more once the service has given up waiting.
             let _ = end.send(served);
             // What a worker's calls have left behind is not waited for.
@@ -61,7 +64,11 @@ pub(super) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = leave.wait_for(|leave| *leave) => break,
+            // Who has connected by now is let in: a client that has sent its call already would lose it.
+            _ = leave.wait_for(|leave| *leave) => match listener.accept().now_or_never() {
+                Some(accepted) => accepted,
+                None => break,
+            },
         };
         match accepted {
             Ok(stream) => {
@@ -84,16 +91,17 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn work(
-    front: Front,
-    connections: mpsc::UnboundedReceiver<Accepted>,
-    mut leave: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let streams = UnboundedReceiverStream::new(connections).map(Accepted::arrive);
-    // The stream ends with the accepting side; only the word to leave ends the worker.
-    let streams = streams.chain(tokio_stream::pending());
+/// Serves connections until the accepting side has no more.
+async fn work(front: Front, connections: mpsc::UnboundedReceiver<Accepted>) -> io::Result<()> {
+    let (end, ended) = oneshot::channel();
+    let last = async {
+        let _ = end.send(());
+        pending().await
+    };
+    let streams = UnboundedReceiverStream::new(connections).map(Accepted::arrive).chain(once(last));
     let shutdown = async {
-        let _ = leave.wait_for(|leave| *leave).await;
+        let _ = ended.await;
+        tokio::time::sleep(FIRST_BYTES).await;
     };
     front.serve(streams, shutdown).await.map_err(io::Error::other)
 }

@@ -80,6 +80,11 @@ pub(super) fn or<'a>(value: &'a str, instead: &'a str) -> &'a str {
 }
 
 impl Call {
+    /// Leaves out every header of this name; the name's case does not matter.
+    pub fn hide(&mut self, name: &str) {
+        self.headers.retain(|(given, _)| !given.eq_ignore_ascii_case(name));
+    }
+
     /// The first header of this name; the name's case does not matter.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())

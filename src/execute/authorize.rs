@@ -18,7 +18,7 @@ use crate::{
         self, Front,
         authorization::{Authorizer, Denial, Verdict},
     },
-    policy::{Caller, Policy, secret::Fingerprint},
+    policy::{Caller, Policy, callers, secret::Fingerprint},
     trace::Trace,
 };
 
@@ -117,9 +117,10 @@ impl Engine {
         asking: Asking,
         policy: Arc<Policy>,
         authorizer: &Authorizer,
-        call: event::Call,
+        mut call: event::Call,
     ) -> Result<Decision, Error> {
         let Asking { caller, deadline, rpc, trace } = asking;
+        call.hide(callers::HEADER);
         // An answer that is kept is for those who may ask.
         policy.callers.check(&caller, policy.name.as_str())?;
         let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));

@@ -21,7 +21,10 @@ use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
     error::{Error, Kind, Spent},
     lambda::{Api, Invoke, Lambda, Ready},
-    policy::{Caller, InlineDefaults, Policies, Policy, Qualifier, callers::Presented},
+    policy::{
+        Caller, InlineDefaults, Policies, Policy, Qualifier,
+        callers::{Identified, Presented},
+    },
     telemetry::{Metrics, access::Line},
     trace::{self, Step, Trace},
 };
@@ -97,7 +100,7 @@ impl Engine {
     }
 
     /// Who makes a call, by what it presents.
-    pub fn identify(&self, presented: &Presented<'_>) -> Caller {
+    pub fn identify(&self, presented: &Presented<'_>) -> Identified {
         self.policies.load().callers.as_ref().map(|callers| callers.identify(presented)).unwrap_or_default()
     }
 

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind},
     event::{self, Failure, Front, Malformed, Marks, Unencodable, exchange, fault::Fault, rules},
     lambda::Answer,
-    policy::Policy,
+    policy::{Policy, callers},
     trace::Trace,
 };
 
@@ -28,17 +28,19 @@ pub(super) enum Form {
     Callout { request_id: String },
 }
 
-/// The event, and the form that the output takes.
+/// The event, in which the gateway's own proof has no part, and the form that the output takes.
 pub(super) fn encode(input: Input, policy: &Policy, trace: &Trace) -> Result<(Bytes, Form), Error> {
     match input {
         Input::Payload(bytes) => Ok((bytes, Form::Payload)),
         Input::Json(text) => Ok((Bytes::from(text), Form::Json)),
         Input::Http(mut call) => {
+            call.hide(callers::HEADER);
             go_on(&mut call, policy, trace);
             let (event, marks) = (event(&call, policy)?, policy.event.marks(&call));
             Ok((event, Form::Http { request_id: call.request_id, marks }))
         }
         Input::Callout(mut call, answered) => {
+            call.hide(callers::HEADER);
             go_on(&mut call, policy, trace);
             let request = event(&call, policy)?;
             let event = answered.map_or_else(|| request.clone(), |answered| exchange::encode(&request, &answered));

@@ -14,6 +14,7 @@ pub mod json;
 mod limits;
 mod load;
 mod measured;
+mod parting;
 mod plugin;
 mod reception;
 mod renewal;
@@ -25,7 +26,14 @@ mod tyk;
 mod undecodable;
 mod web;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use http::{HeaderMap, header::AUTHORIZATION};
@@ -47,6 +55,7 @@ use tower::{
 use self::{
     limits::{Connections, Place},
     load::Load,
+    parting::Parting,
     renewal::Renewal,
     stream::{Connection, Stream},
     web::Web,
@@ -68,7 +77,7 @@ use crate::{
         policy_service_server::{PolicyServiceServer, SERVICE_NAME},
         tyk::dispatcher_server::DispatcherServer,
     },
-    policy::callers::{self, Presented},
+    policy::callers::{self, Identified, Presented},
     telemetry::Rpcs,
     trace,
 };
@@ -104,6 +113,7 @@ pub struct Front {
     health: Health,
     tls: Option<Current>,
     measured: measured::Measured,
+    parting: Parting,
     connections: Connections,
 }
 
@@ -113,13 +123,16 @@ pub struct Error(tonic::transport::Error);
 
 /// Turns `grpc.health.v1` on and off.
 #[derive(Clone)]
-pub struct Health(HealthReporter);
+pub struct Health {
+    reporter: HealthReporter,
+    leaving: Arc<AtomicBool>,
+}
 
 impl Front {
     /// A front for an engine, with HTTP routes beside it. Its health is SERVING.
     pub async fn new(engine: Arc<Engine>, options: Options, http: impl Into<Routes>) -> Self {
         let reporter = HealthReporter::new();
-        let health = Health(reporter.clone());
+        let health = Health { reporter: reporter.clone(), leaving: Arc::default() };
         health.set(true).await;
         let measured = measured::Measured(Rpcs::new(Arc::clone(engine.metrics()), measured::methods()));
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
@@ -146,12 +159,14 @@ impl Front {
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());
 
+        let age = spread(options.max_connection_age);
+        let parting = Parting::new(&health.leaving, age);
         let server = limits::bounded(Server::builder(), options.max_streams)
             .accept_http1(true)
             .tcp_nodelay(true)
-            .max_connection_age(spread(options.max_connection_age));
+            .max_connection_age(age);
         let connections = Connections::new(options.max_connections);
-        Self { routes, server, health, engine, tls: options.tls, connections, measured }
+        Self { routes, server, health, engine, tls: options.tls, connections, measured, parting }
     }
 
     /// The switch of this front's health.
@@ -180,7 +195,7 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, measured, connections, .. } = self;
+        let Self { routes, server, engine, tls, measured, parting, connections, .. } = self;
         let sockets = sockets.filter_map(move |socket| {
             let placed = connections.enter().map(|place| socket.map(|socket| (socket, place)));
             std::future::ready(placed)
@@ -189,7 +204,8 @@ impl Front {
         let renewal = Renewal::new(&engine);
         let introduced = MapRequestLayer::new(move |request| introduce(&engine, request));
         let counted = MapRequestLayer::new(move |request| reception::counted(request, &bodies));
-        let router = server.layer(measured).layer(introduced).layer(renewal).layer(counted).add_routes(routes);
+        let router =
+            server.layer(measured).layer(parting).layer(introduced).layer(renewal).layer(counted).add_routes(routes);
         match tls {
             None => {
                 let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));
@@ -226,13 +242,14 @@ impl Health {
     /// SERVING or NOT_SERVING, for the server as a whole and for the contract's service.
     pub async fn set(&self, serving: bool) {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.set_service_status("", status).await;
-        self.0.set_service_status(SERVICE_NAME, status).await;
+        self.leaving.store(!serving, Ordering::Relaxed);
+        self.reporter.set_service_status("", status).await;
+        self.reporter.set_service_status(SERVICE_NAME, status).await;
     }
 
     /// Ends the watches, which would keep their connections open for ever. From now on the service is NOT_SERVING.
     pub async fn end_watches(&self) {
-        let mut reporter = self.0.clone();
+        let mut reporter = self.reporter.clone();
         for service in ["", SERVICE_NAME] {
             reporter.clear_service_status(service).await;
         }
@@ -275,12 +292,16 @@ fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request
 fn identify<B>(engine: &Engine, request: &mut http::Request<B>) {
     let connection = request.extensions().get::<Connection>();
     let proven = connection.and_then(|connection| connection.proven.clone());
-    let caller = engine.identify(&Presented {
+    let Identified { caller, by_authorization } = engine.identify(&Presented {
         own: one(request.headers(), callers::HEADER),
         authorization: one(request.headers(), AUTHORIZATION.as_str()),
         peer: proven.as_deref(),
     });
     request.extensions_mut().insert(caller);
+    if by_authorization {
+        // With it the function could make this caller's calls.
+        request.headers_mut().remove(AUTHORIZATION);
+    }
 }
 
 /// A header's value; of several none, as one of them may be a client's.

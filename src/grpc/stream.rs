@@ -19,7 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -61,6 +61,8 @@ struct Beginning {
 /// Who is at the other end; a part of each of its requests.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
+    /// When it began.
+    pub since: Instant,
     /// None behind a Unix socket.
     pub peer: Option<Peer>,
     /// What the connection proves, if anything.
@@ -78,14 +80,15 @@ enum State {
 
 impl Stream {
     pub(super) fn plain(socket: Socket, place: Place) -> Self {
-        let connection = Connection { peer: peer(&socket, false), proven: proven(&socket, Vec::new()) };
+        let connection =
+            Connection { since: Instant::now(), peer: peer(&socket, false), proven: proven(&socket, Vec::new()) };
         Self::new(Either::Left(socket), connection, place)
     }
 
     pub(super) fn encrypted(tls: TlsStream<Socket>, place: Place) -> Self {
         let (socket, session) = tls.get_ref();
         let names = session.peer_certificates().and_then(<[_]>::first).map(super::tls::names).unwrap_or_default();
-        let connection = Connection { peer: peer(socket, true), proven: proven(socket, names) };
+        let connection = Connection { since: Instant::now(), peer: peer(socket, true), proven: proven(socket, names) };
         Self::new(Either::Right(Box::new(tls)), connection, place)
     }
 

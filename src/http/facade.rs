@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Kind},
     event::{self, Head, caller},
     execute::{self, Engine, Part, Peer, answer},
-    policy::{Caller, Invocation, callers},
+    policy::{Caller, Invocation},
     telemetry::access::Line,
     trace::Step,
 };
@@ -125,8 +125,6 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         headers: head
             .headers
             .iter()
-            // The gateway's own proof is no part of the call.
-            .filter(|(name, _)| *name != callers::HEADER)
             .map(|(name, value)| (name.as_str().to_owned(), caller::opaque(value.as_bytes())))
             .collect(),
         body,

@@ -292,6 +292,32 @@ async fn the_gateways_own_header_reaches_no_function_and_the_clients_does() {
     let twice = [(OWN, "Bearer of-the-client"), (OWN, "Bearer secret-of-kong")];
     assert_eq!(over_http(&service, "/v1/policies/echo/http/", &twice, "").await.0, 401, "one of the two is a client's");
 
+    let own = [(COMMON, "Bearer secret-of-kong"), ("x-more", "more")];
+    let (status, event) = over_http(&service, "/v1/policies/echo/http/", &own, "").await;
+    assert!(
+        status == 200 && event.contains("more") && !event.contains("secret-of-kong"),
+        "it proves the caller: {event}"
+    );
+    let passed_on = lambda_policy::pb::HttpRequest {
+        method: "GET".into(),
+        path: "/".into(),
+        headers: [
+            ("X-Lambda-Policy-Authorization", "Bearer secret-of-kong"),
+            ("authorization", "Bearer of-the-client"),
+        ]
+        .map(|(name, value)| lambda_policy::pb::Header { name: name.into(), value: value.into() })
+        .into(),
+        ..Default::default()
+    };
+    let call = ExecutePolicyRequest {
+        input: Some(lambda_policy::pb::execute_policy_request::Input::Http(passed_on)),
+        ..request("echo", "")
+    };
+    execute(&service.client, by(call, OWN, Some("Bearer secret-of-kong"))).await.unwrap();
+    let requests = lambda.requests();
+    let event = String::from_utf8_lossy(&requests.last().unwrap().body);
+    assert!(event.contains("of-the-client") && !event.contains("secret-of-kong"), "{event}");
+
     let open = Service::start(&lambda, "  echo: {function: echo, event: http-api}\n").await;
     let (_, event) = over_http(&open, "/v1/policies/echo/http/", &headers, "").await;
     assert!(!event.contains("secret-of-kong"), "nor where nobody has to say who it is: {event}");

@@ -225,3 +225,79 @@ async fn a_call_that_is_still_received_when_the_service_stops_is_served_and_a_wa
     connection.await.unwrap().unwrap();
     assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
 }
+
+/// Clients of HTTP/1.1 that keep their connections until an answer says that it is the last one, and try one address after
+/// the other to connect.
+async fn keep_alive(
+    addresses: &[std::net::SocketAddr],
+    until: &std::sync::atomic::AtomicBool,
+) -> (u64, u64, Vec<String>) {
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+        net::TcpStream,
+    };
+    const CALL: &[u8] = b"GET /v1/policies/greet/http/x HTTP/1.1\r\nhost: x\r\n\r\n";
+    let (mut answered, mut last, mut lost, mut open) = (0, 0, Vec::new(), None);
+    while !until.load(std::sync::atomic::Ordering::Relaxed) {
+        let mut connection = match open.take() {
+            Some(connection) => connection,
+            None => {
+                let mut found = None;
+                for address in addresses {
+                    found = found.or(TcpStream::connect(address).await.ok());
+                }
+                BufReader::new(found.expect("one of them serves"))
+            }
+        };
+        let call = async {
+            connection.write_all(CALL).await?;
+            let (mut length, mut close, mut line) = (0, false, String::new());
+            while connection.read_line(&mut line).await? > 2 {
+                let lower = line.to_ascii_lowercase();
+                length = lower.strip_prefix("content-length: ").map_or(length, |text| text.trim().parse().unwrap());
+                close |= lower.trim() == "connection: close";
+                line.clear();
+            }
+            let whole = !line.is_empty();
+            connection.read_exact(&mut vec![0; length]).await?;
+            if whole { Ok(close) } else { Err(std::io::Error::other("closed before an answer")) }
+        };
+        match call.await {
+            Ok(close) => {
+                answered += 1;
+                last += u64::from(close);
+                open = (!close).then_some(connection);
+            }
+            Err(error) => lost.push(error.to_string()),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (answered, last, lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_http_1_lose_no_call_when_a_process_ends_or_a_connection_is_old() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let text = config(&lambda, "max_connection_age: 1s", POLICIES).replace("drain_delay: 0s", "drain_delay: 500ms");
+    let file = directory.write("f.yaml", &text);
+    let (mut first, second) = tokio::join!(started(&file), started(&file));
+    let addresses = [address(&first), address(&second)];
+    let until = std::sync::atomic::AtomicBool::new(false);
+    let clients = futures::future::join_all((0..16).map(|_| keep_alive(&addresses, &until)));
+    let restart = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        first.signal("TERM");
+        assert_eq!(eventually("the end", async || first.exit_code()).await, 0, "{}", first.said());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        until.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (ended, ()) = tokio::join!(clients, restart);
+    let mut answers = 0;
+    for (answered, last, lost) in ended {
+        assert!(lost.is_empty(), "{} of {answered} lost: {lost:?}", lost.len());
+        assert!(last >= 2, "old connections end with an answer that says so: {last}");
+        answers += answered;
+    }
+    assert_eq!(lambda.runs("greet"), answers, "each call ran once");
+}

@@ -61,6 +61,15 @@ pub struct Presented<'a> {
     pub peer: Option<&'a Peer>,
 }
 
+/// Who makes a call, and how that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identified {
+    /// Who.
+    pub caller: Caller,
+    /// Whether the `authorization` header proves it, so that it is not meant for somebody else.
+    pub by_authorization: bool,
+}
+
 /// How one caller is known: any of these is enough.
 #[derive(Debug, Default)]
 pub struct Proofs {
@@ -168,18 +177,20 @@ impl Callers {
 
     /// Who makes a call. The service's own header decides where it is there. An `authorization` that proves nothing may be
     /// meant for the function, so that the connection is asked then.
-    pub fn identify(&self, presented: &Presented<'_>) -> Caller {
+    pub fn identify(&self, presented: &Presented<'_>) -> Identified {
+        let other = |caller| Identified { caller, by_authorization: false };
         if let Some(own) = presented.own {
-            return self.by_token(own);
+            return other(self.by_token(own));
         }
         let by_authorization = presented.authorization.map(|value| self.by_token(value));
         match (by_authorization, presented.peer.and_then(|peer| self.by_peer(peer))) {
-            (Some(Caller::Known(name)), _) | (_, Some(name)) => Caller::Known(name),
-            (Some(unknown), None) => unknown,
-            (None, None) => match presented.peer {
+            (Some(known @ Caller::Known(_)), _) => Identified { caller: known, by_authorization: true },
+            (_, Some(name)) => other(Caller::Known(name)),
+            (Some(unknown), None) => other(unknown),
+            (None, None) => other(match presented.peer {
                 Some(peer) if !peer.names.is_empty() || peer.user.is_some() => Caller::Unknown(UNKNOWN),
                 _ => Caller::default(),
-            },
+            }),
         }
     }
 
@@ -312,7 +323,7 @@ mod tests {
                 authorization: authorization.map(str::as_bytes),
                 peer: Some(peer),
             };
-            let caller = callers().identify(&presented);
+            let caller = callers().identify(&presented).caller;
             assert_eq!(caller.name().ok().map(CallerName::as_str), expected, "{why}: {caller:?}");
         }
     }
