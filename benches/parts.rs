@@ -19,7 +19,7 @@ use lambda_policy::{
         Form, Invoked, Metrics, Rpcs,
         access::{Answered, Line},
     },
-    trace::Trace,
+    trace::{Reached, Trace},
 };
 use prost::Message;
 use tokio::time::Instant;
@@ -83,6 +83,7 @@ fn way_to_lambda(c: &mut Criterion) {
         context: None,
         tenant: None,
         trace: &Trace::default(),
+        reached: Reached::default(),
         payload: payload(),
     };
     c.bench_function("make the signed request", |b| b.iter(|| ready.request(black_box(&invoke)).unwrap()));

@@ -64,6 +64,8 @@ pub struct Permit {
     /// Nothing once the place is given back.
     places: Option<Arc<Places>>,
     since: Instant,
+    /// Whether its call had to wait for it.
+    waited: bool,
     /// Of a large body.
     held: Option<Held>,
 }
@@ -134,7 +136,7 @@ impl Gate {
             }
             if places.take().is_ok() {
                 passed_over = 0;
-                let permit = Permit { places: Some(Arc::clone(&places)), since: Instant::now(), held: None };
+                let permit = Permit::new(&places, true);
                 // Who went away in this moment gives it back without a turn of its own: this loop is it.
                 if let Some(Err(mut unwanted)) = line.pop_front().map(|next| next.send(permit)) {
                     unwanted.places = None;
@@ -196,7 +198,7 @@ impl Places {
     pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Full> {
         let nobody_waits = self.gate.waiting() == 0;
         if nobody_waits && self.take().is_ok() {
-            return Ok(Permit { places: Some(Arc::clone(self)), since: Instant::now(), held: None });
+            return Ok(Permit::new(self, false));
         }
         let now = Instant::now();
         let typical = Duration::from_micros(self.typical.load(Ordering::Relaxed));
@@ -266,6 +268,10 @@ impl Places {
 }
 
 impl Permit {
+    fn new(places: &Arc<Places>, waited: bool) -> Self {
+        Self { places: Some(Arc::clone(places)), since: Instant::now(), waited, held: None }
+    }
+
     /// Holds a large body until the call ends, unless its policy has its share of the `limit` already.
     pub(super) fn hold(&mut self, held: Held, limit: usize) -> bool {
         let Some(places) = &self.places else { return false };
@@ -277,9 +283,10 @@ impl Permit {
         own == 0 || places.gate.alone.load(Ordering::Relaxed) || own < SHARE.saturating_mul(free)
     }
 
-    /// Since when the call is in flight.
-    pub fn since(&self) -> Instant {
-        self.since
+    /// When its call goes on, which asks as soon as it does. One that waited does so a little after it was given its place:
+    /// when a worker has time for it. That is a part of the wait.
+    pub fn goes_on(&self) -> Instant {
+        if self.waited { Instant::now() } else { self.since }
     }
 }
 
@@ -354,6 +361,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn that_a_worker_has_no_time_for_a_call_that_was_given_its_place_is_a_part_of_its_wait() {
+        let gate = Gate::new(1);
+        let places = Places::new(&gate);
+        gate.set_alone(true);
+        let first = places.enter(soon()).await.unwrap();
+        let began = first.goes_on();
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(first.goes_on(), began, "who did not wait goes on at once");
+        let mut waiting = std::pin::pin!(places.enter(soon()));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(first);
+        let given = Instant::now();
+        sleep(Duration::from_millis(100)).await;
+        let second = waiting.await.unwrap();
+        assert_eq!((second.since, second.goes_on() - given), (given, Duration::from_millis(100)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_place_that_comes_free_in_time_is_given_to_who_waits() {
         let (gate, [places]) = gate(1);
         let first = places.enter(soon()).await.unwrap();
@@ -378,7 +403,7 @@ mod tests {
         };
         nearly(waited(Duration::from_secs(10)).await, MAX_WAIT);
         nearly(waited(Duration::from_millis(20)).await, Duration::from_millis(20));
-        tokio::time::sleep_until(held.since() + Duration::from_secs(8)).await;
+        tokio::time::sleep_until(held.since + Duration::from_secs(8)).await;
         drop(held);
         let _held = places.enter(soon()).await.unwrap();
         // A call takes a second by now, as far as is known: an eighth of the last one's eight.

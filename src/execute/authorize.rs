@@ -134,7 +134,7 @@ impl Engine {
                 let line = self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller).within(trace);
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
-                let reply = match self.execute(request.within(line.trace())).await {
+                let reply = match self.execute(request.told_by(&line)).await {
                     Ok(reply) => reply,
                     Err(error) => {
                         line.failed(&error);

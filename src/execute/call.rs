@@ -13,8 +13,8 @@ use crate::{
     },
     lambda::Taken,
     policy::{Caller, ClientContext, Invocation, Policy, Qualifier, Tenant},
-    telemetry::access::Answered,
-    trace::Trace,
+    telemetry::access::{Answered, Line},
+    trace::{Reached, Trace},
 };
 
 /// A call, whichever front it came through.
@@ -38,6 +38,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// The trace that goes on in the function.
     pub trace: Trace,
+    /// How far it has come, for who watches it.
+    pub reached: Option<Reached>,
 }
 
 impl Request {
@@ -57,13 +59,25 @@ impl Request {
     /// A call that leaves to its policy what there is to leave.
     pub fn new(caller: Caller, policy: Choice, input: Input, deadline: Option<Instant>) -> Self {
         let (invocation, qualifier, context, tenant) = (None, None, None, None);
-        Self { caller, policy, input, invocation, qualifier, context, tenant, deadline, trace: Trace::default() }
+        Self {
+            caller,
+            policy,
+            input,
+            invocation,
+            qualifier,
+            context,
+            tenant,
+            deadline,
+            trace: Trace::default(),
+            reached: None,
+        }
     }
 
-    /// The same call, as a part of a trace.
+    /// The same call, as the one that a line is about: a part of its trace, and it knows how far the call has come.
     #[must_use]
-    pub fn within(mut self, trace: &Trace) -> Self {
-        self.trace = trace.clone();
+    pub fn told_by(mut self, line: &Line) -> Self {
+        self.trace = line.trace().clone();
+        self.reached = Some(line.reached().clone());
         self
     }
 }

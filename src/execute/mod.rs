@@ -26,7 +26,7 @@ use crate::{
         callers::{Identified, Presented},
     },
     telemetry::{Metrics, access::Line},
-    trace::{self, Step, Trace},
+    trace::{self, Reached, Step, Trace},
 };
 
 /// Executes policies.
@@ -175,6 +175,7 @@ impl Engine {
         api: Api,
     ) -> Result<Prepared<'a>, Error> {
         let started = Instant::now();
+        let reached = request.reached.clone().unwrap_or_else(|| Reached::new(started.into_std()));
         let limit = started + policy.timeout.get();
         let deadline = request.deadline.map_or(limit, |deadline| deadline.min(limit));
 
@@ -198,16 +199,20 @@ impl Engine {
             ));
         }
 
+        reached.asked(started.into_std(), event_bytes);
         let whole = deadline == limit;
         let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline, whole).await;
         let Admitted { permit, trial } = admitted
             .map_err(|error| error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() }))?;
-        let admitted = permit.since();
+        let admitted = permit.goes_on();
+        reached.admitted(admitted.into_std());
         request.trace.note(Step::Admitted);
         let ready = self.lambda.ready(&policy.access, deadline).await.map_err(|error| {
             let credentials = Some(admitted.elapsed());
             error.with_spent(Spent { queue: admitted - started, credentials, lambda: None, event_bytes })
         })?;
+        let authorized = Instant::now();
+        reached.authorized(authorized.into_std());
         request.trace.note(Step::Authorized);
         let invoke = Invoke {
             api,
@@ -218,9 +223,10 @@ impl Engine {
             context: request.context.as_ref().or(policy.context.as_ref()),
             tenant: request.tenant.as_ref().or(policy.tenant.as_ref()),
             trace: &request.trace,
+            reached,
             payload,
         };
-        let clock = Clock { started, admitted, authorized: Instant::now(), event_bytes };
+        let clock = Clock { started, admitted, authorized, event_bytes };
         Ok(Prepared { permit, trial, ready, invoke, form, deadline, clock })
     }
 }

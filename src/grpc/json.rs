@@ -56,6 +56,7 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
     let trace = engine.trace(request.extensions().get().cloned(), headers);
     trace.note(Step::Method("POST"));
     let line = engine.line(RPC, if name == INLINE { "" } else { name }).of(&id).by(&caller).within(trace);
+    let mut line = line.receiving();
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,
@@ -63,10 +64,11 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
         },
         false => Err(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`")),
     };
+    line.received();
     let inline = || engine.inline(&caller);
     let about = |name: &str, error| engine.about(&caller, name, error);
     let result = match wire.and_then(|wire| decode::request(wire, caller.clone(), deadline, inline, about)) {
-        Ok(request) => engine.execute(request.within(line.trace())).await,
+        Ok(request) => engine.execute(request.told_by(&line)).await,
         Err(error) => Err(error),
     };
     match result {

@@ -73,7 +73,7 @@ pub(super) async fn execute(
     };
     let id = call.request_id.clone();
     let line = engine.line(rpc, &policy).of(&id).by(&caller).within(trace);
-    let request = Request::http(caller, policy, call, deadline.map(|deadline| deadline.0)).within(line.trace());
+    let request = Request::http(caller, policy, call, deadline.map(|deadline| deadline.0)).told_by(&line);
     match engine.execute(request).await {
         Ok(mut reply) => {
             let text = Text::of(&mut reply, &id);

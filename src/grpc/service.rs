@@ -53,7 +53,7 @@ impl PolicyService for Service {
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
         let line = self.line("ExecutePolicy", &request);
         let result = match self.decode(request) {
-            Ok(request) => self.engine.execute(request.within(line.trace())).await,
+            Ok(request) => self.engine.execute(request.told_by(&line)).await,
             Err(error) => Err(error),
         };
         match result {
@@ -77,7 +77,7 @@ impl PolicyService for Service {
     ) -> Result<Response<Self::ExecutePolicyStreamStream>, Status> {
         let line = self.line("ExecutePolicyStream", &request);
         let request = match self.decode(request) {
-            Ok(request) => request.within(line.trace()),
+            Ok(request) => request.told_by(&line),
             Err(error) => {
                 line.failed(&error);
                 return Err(status(&error));

@@ -43,19 +43,20 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     let trace = engine.trace(request.extensions().get().cloned(), headers);
     trace.note(Step::Method(known(request.method())));
-    let line = engine.line("http", &policy).of(&id).by(&caller).within(trace);
+    let mut line = engine.line("http", &policy).of(&id).by(&caller).within(trace).receiving();
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,
         Err(error) => Err(error),
     };
+    line.received();
     let result = match read {
         // Of an answer to HEAD nobody reads a body.
         Ok(call) if streams && call.method != "HEAD" => {
-            let request = execute::Request::http(caller, policy, call, None).within(line.trace());
+            let request = execute::Request::http(caller, policy, call, None).told_by(&line);
             return stream(&engine, request, line, &id).await;
         }
-        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None).within(line.trace())).await,
+        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None).told_by(&line)).await,
         Err(error) => Err(error),
     };
     match &result {

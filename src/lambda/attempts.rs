@@ -9,7 +9,6 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Ready,
     answer::{answer, read},
-    body::Taken,
     classify,
     invoke::{Answer, Invoke},
     stream::Stream,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Ran},
-    trace::Step,
+    trace::{Reached, Step},
 };
 
 /// How often a call is sent at the most. Only what provably did not run is sent again, and of that only what a moment
@@ -29,10 +28,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const TELLING: Duration = Duration::from_secs(1);
 
 /// How far a call has come, for what to say of it when its time is up.
-struct Progress {
+struct Progress<'a> {
     started: Instant,
     /// Whether a connection has taken the request of the current attempt.
-    taken: Taken,
+    reached: &'a Reached,
     /// How the last attempt failed, if there was one. Nothing ran.
     last: Option<Error>,
     /// Whether other credentials are waited for.
@@ -46,7 +45,7 @@ impl Ready {
     /// As the contract's table has them. At the deadline the connection is closed, and the error is
     /// [`Kind::Timeout`] if the request had been sent; else it says what the call waited for, and that nothing ran.
     pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
-        let mut progress = Progress::start();
+        let mut progress = Progress::start(&invoke.reached);
         let answered = timeout_at(deadline, async {
             let (head, body) = self.attempts(invoke, deadline, &mut progress).await?.into_parts();
             let room = self.client.room.take(&body.size_hint()).await;
@@ -65,7 +64,7 @@ impl Ready {
     /// # Errors
     /// As [`invoke`](Self::invoke), until the answer begins.
     pub async fn stream(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Stream, Error> {
-        let mut progress = Progress::start();
+        let mut progress = Progress::start(&invoke.reached);
         let began = timeout_at(deadline, self.attempts(invoke, deadline, &mut progress))
             .await
             .unwrap_or_else(|_| Err(progress.out_of_time()));
@@ -84,18 +83,18 @@ impl Ready {
         &mut self,
         invoke: &Invoke<'_>,
         deadline: Instant,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<Response<Incoming>, Error> {
         let mut attempt = 1;
         loop {
-            let failed = match self.wire()?.send(&self.session, invoke, &progress.taken).await {
+            let failed = match self.wire()?.send(&self.session, invoke).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
             let Some(remedy) = failed.remedy.filter(|remedy| remedy.helps(attempt) && !self.cut.is_done()) else {
                 return Err(failed.error);
             };
-            progress.taken.reset();
+            invoke.reached.unsent();
             match remedy {
                 Remedy::Clock => {}
                 Remedy::Credentials => {
@@ -127,13 +126,13 @@ impl Ready {
     }
 }
 
-impl Progress {
-    fn start() -> Self {
-        Self { started: Instant::now(), taken: Taken::default(), last: None, renewing: false }
+impl<'a> Progress<'a> {
+    fn start(reached: &'a Reached) -> Self {
+        Self { started: Instant::now(), reached, last: None, renewing: false }
     }
 
     fn out_of_time(self) -> Error {
-        if self.taken.get() {
+        if self.reached.is_sent() {
             return Error::new(Kind::Timeout, "the time was up before lambda answered: the function may have run");
         }
         if self.renewing {

@@ -3,10 +3,6 @@
 use std::{
     mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
 };
 
@@ -15,15 +11,13 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
-/// Whether a connection has taken a call's request.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Taken(Arc<AtomicBool>);
+use crate::trace::Reached;
 
 /// A body that is there as a whole, or one of the SDK's.
 #[derive(Debug)]
 pub(super) struct Body {
     data: Data,
-    taken: Option<Taken>,
+    call: Option<Reached>,
 }
 
 #[derive(Debug)]
@@ -32,34 +26,22 @@ enum Data {
     Sdk(SdkBody),
 }
 
-impl Taken {
-    /// Whether a connection has taken the request, so that the function may have run.
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Before another attempt: the last one provably ran nothing.
-    pub(super) fn reset(&self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 impl Body {
-    /// The body of a call, which tells `taken` when a connection takes it.
-    pub(super) fn new(whole: Bytes, taken: &Taken) -> Self {
-        Self { data: Data::Whole(whole), taken: Some(taken.clone()) }
+    /// The body of a call, which notes there when a connection takes it.
+    pub(super) fn new(whole: Bytes, call: &Reached) -> Self {
+        Self { data: Data::Whole(whole), call: Some(call.clone()) }
     }
 
     fn tell(&self) {
-        if let Some(Taken(taken)) = &self.taken {
-            taken.store(true, Ordering::Release);
+        if let Some(call) = &self.call {
+            call.sent();
         }
     }
 }
 
 impl From<SdkBody> for Body {
     fn from(body: SdkBody) -> Self {
-        Self { data: Data::Sdk(body), taken: None }
+        Self { data: Data::Sdk(body), call: None }
     }
 }
 

@@ -6,7 +6,7 @@ use super::room::Taken;
 use crate::{
     event::fault::Fault,
     policy::{ClientContext, Invocation, Log, Qualifier, Target, Tenant},
-    trace::Trace,
+    trace::{Reached, Trace},
 };
 
 /// What to invoke, and how.
@@ -28,6 +28,8 @@ pub struct Invoke<'a> {
     pub tenant: Option<&'a Tenant>,
     /// The trace that goes on in the function.
     pub trace: &'a Trace,
+    /// Where it is noted that the request was sent.
+    pub reached: Reached,
     /// The event.
     pub payload: Bytes,
 }

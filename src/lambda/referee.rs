@@ -47,7 +47,7 @@ use crate::{
         endpoint::{Endpoint, Url},
         function::Reference,
     },
-    trace::{Context, Trace},
+    trace::{Context, Reached, Trace},
 };
 
 /// 2026-03-01T12:34:56Z.
@@ -235,6 +235,7 @@ impl Call {
             context: context.as_ref(),
             tenant: tenant.as_ref(),
             trace: &self.trace,
+            reached: Reached::default(),
             payload: Bytes::from_static(self.payload.as_bytes()),
         };
         self.wire().request(&self.session().await, &invoke, &Stamp::new(NOW)).unwrap()

@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 
 use super::{
     answer::{Refusal, pause, read, text},
-    body::{Body as RequestBody, Taken},
+    body::Body as RequestBody,
     classify,
     connector::{Connector, Unsent},
     figures::Host,
@@ -98,17 +98,12 @@ impl Wire {
         })
     }
 
-    /// Sends the request once, tells `taken` when a connection has taken it, and gives the answer whose body is still to
+    /// Sends the request once, notes when a connection has taken it, and gives the answer whose body is still to
     /// be read. A refusal is read here.
-    pub(super) async fn send(
-        &self,
-        session: &Arc<Session>,
-        invoke: &Invoke<'_>,
-        taken: &Taken,
-    ) -> Result<Response<Incoming>, Failed> {
+    pub(super) async fn send(&self, session: &Arc<Session>, invoke: &Invoke<'_>) -> Result<Response<Incoming>, Failed> {
         let skew = self.skew.load(Ordering::Relaxed);
         let request = self.request(session, invoke, &stamp(skew)).map_err(|error| Failed { error, remedy: None })?;
-        let request = request.map(|payload| RequestBody::new(payload, taken));
+        let request = request.map(|payload| RequestBody::new(payload, &invoke.reached));
         let response = match self.connector.send(request, &self.host, invoke.trace).await {
             Ok(response) => response,
             Err(error) => return Err(unanswered(&error)),

@@ -15,11 +15,13 @@ use super::{
 use crate::{
     error::{Error, Fault, Kind},
     policy::{Caller, Name},
-    trace::{Hex, Trace},
+    trace::{Hex, Reached, Trace},
 };
 
 /// The most characters of an id that the gateway gave.
 const MOST_ID: usize = 128;
+/// What took less to be received was there.
+const RECEIVED: Duration = Duration::from_millis(1);
 
 /// What the line says of a call that the function answered.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +61,25 @@ pub struct Line {
     status: Option<u16>,
     /// Whether an answer that comes in pieces has begun.
     begun: bool,
+    /// How far the call has come, for when its caller goes away.
+    reached: Reached,
+    receipt: Receipt,
+    /// When the gateway began.
+    began: Instant,
+    /// When the call did.
     started: Instant,
     ended: bool,
+}
+
+/// Whether the front itself waits for what the function is to get.
+#[derive(Clone, Copy, Debug)]
+enum Receipt {
+    /// It was there.
+    None,
+    /// It comes.
+    Coming,
+    /// It took so long.
+    Took(Duration),
 }
 
 impl Line {
@@ -70,6 +89,7 @@ impl Line {
         let meters = metrics.of(name);
         // The name is the caller's text unless a policy is found by it.
         let policy = (name != meters.name).then(|| name.chars().take(64).collect());
+        let started = Instant::now();
         Self {
             meters,
             rpc,
@@ -79,7 +99,10 @@ impl Line {
             trace: Trace::default(),
             status: None,
             begun: false,
-            started: Instant::now(),
+            reached: Reached::new(started),
+            receipt: Receipt::None,
+            began: started,
+            started,
             ended: false,
         }
     }
@@ -104,6 +127,32 @@ impl Line {
     /// The trace that the call belongs to.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// Where it is noted how far the call has come.
+    pub fn reached(&self) -> &Reached {
+        &self.reached
+    }
+
+    /// Says when the gateway began with what is a call only now: its span and the line's total begin there, and the policy's
+    /// figures with the call, as how long a gateway or its upstream took is not for these to say.
+    #[must_use]
+    pub fn since(mut self, began: Instant) -> Self {
+        self.began = began;
+        self.receipt = Receipt::Took(self.started.saturating_duration_since(began));
+        self
+    }
+
+    /// Says that the call's body is waited for from now on.
+    #[must_use]
+    pub fn receiving(mut self) -> Self {
+        self.receipt = Receipt::Coming;
+        self
+    }
+
+    /// Says that the body is here, or will not come.
+    pub fn received(&mut self) {
+        self.receipt = Receipt::Took(self.began.elapsed());
     }
 
     /// Says that an answer has begun, with this status if that is one of HTTP.
@@ -133,7 +182,7 @@ impl Line {
         let times = (Some(answered.queue), Some(answered.credentials), Some(answered.lambda));
         // Of an event that is queued, and a dry run, nobody knows.
         let ran = (answered.status == 200).then_some("yes");
-        let total = self.end(end, times, ran, Some(answered.aws_request_id));
+        let (at, total) = self.end(end, times, ran, Some(answered.aws_request_id));
         let trace_id = self.trace.id();
         tracing::info!(
             rpc = self.rpc,
@@ -148,6 +197,7 @@ impl Line {
             version = answered.version,
             event_bytes = answered.event_bytes,
             output_bytes = answered.output_bytes,
+            receive_us = self.receive(at).map(micros),
             queue_us = micros(answered.queue),
             credentials_us = micros(answered.credentials),
             lambda_us = micros(answered.lambda),
@@ -164,7 +214,7 @@ impl Line {
         let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.map(|spent| spent.queue), credentials, lambda);
-        let total = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
+        let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
         let trace_id = self.trace.id();
         macro_rules! failed {
             ($level:ident) => {
@@ -183,6 +233,7 @@ impl Line {
                     region = about.map(|a| a.region.as_str()).filter(|r| !r.is_empty()),
                     aws_request_id = error.aws_request_id(),
                     event_bytes = spent.map(|spent| spent.event_bytes),
+                    receive_us = self.receive(at).map(micros),
                     queue_us = spent.map(|spent| micros(spent.queue)),
                     credentials_us = credentials.map(micros),
                     lambda_us = lambda.map(micros),
@@ -201,25 +252,32 @@ impl Line {
         self.keep(end, error.kind().reason(), error.message(), detail, error.aws_request_id());
     }
 
-    /// Counts the call, makes its spans, and tells how long it took.
+    /// Counts the call, makes its spans, and tells when it ended and how long it took.
     fn end(
         &mut self,
         end: End,
         (queue, credentials, lambda): (Option<Duration>, Option<Duration>, Option<Duration>),
         ran: Option<&'static str>,
         aws_request_id: Option<&str>,
-    ) -> Duration {
+    ) -> (Instant, Duration) {
         self.ended = true;
         let at = Instant::now();
         let total = at.duration_since(self.started);
-        self.meters.record(end, Times { queue, credentials, lambda, total });
+        let spent = match end {
+            // How long something takes is not told by what nobody waited for.
+            End::Cancelled => Times { total, ..Times::default() },
+            End::Ok | End::FunctionError(_) | End::Error(_) => Times { queue, credentials, lambda, total },
+        };
+        self.meters.record(end, spent);
         if self.trace.spans().is_some() {
             let ended = Ended {
                 rpc: self.rpc,
                 policy: &self.meters.name,
                 end,
                 ran,
-                started: self.started,
+                started: self.began,
+                received: self.receive(at),
+                queue,
                 at,
                 status: self.status,
                 begun: self.begun,
@@ -227,7 +285,17 @@ impl Line {
             };
             self.meters.trace(&self.trace, &ended);
         }
-        total
+        (at, at.duration_since(self.began))
+    }
+
+    /// How long the call was received, if that took any time.
+    fn receive(&self, at: Instant) -> Option<Duration> {
+        let took = match self.receipt {
+            Receipt::None => return None,
+            Receipt::Coming => at.duration_since(self.began),
+            Receipt::Took(took) => took,
+        };
+        (took >= RECEIVED).then_some(took)
     }
 
     fn keep(&self, end: End, reason: &'static str, error: &str, detail: Option<&str>, aws_request_id: Option<&str>) {
@@ -259,7 +327,11 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
-            let total = self.end(End::Cancelled, (None, None, None), None, None);
+            let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
+            let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
+            let times = (spent.map(|spent| spent.queue), credentials, lambda);
+            let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
+            let invoked = self.meters.invoked();
             let trace_id = self.trace.id();
             tracing::info!(
                 rpc = self.rpc,
@@ -268,6 +340,14 @@ impl Drop for Line {
                 outcome = End::Cancelled.outcome(),
                 request_id = self.request_id(),
                 trace_id = trace_id.as_ref().map(Hex::as_str),
+                ran,
+                function = invoked.map(|invoked| invoked.function),
+                region = invoked.map(|invoked| invoked.region),
+                event_bytes = spent.map(|spent| spent.event_bytes),
+                receive_us = self.receive(at).map(micros),
+                queue_us = spent.map(|spent| micros(spent.queue)),
+                credentials_us = credentials.map(micros),
+                lambda_us = lambda.map(micros),
                 total_us = micros(total),
                 "call"
             );

@@ -144,8 +144,13 @@ impl Meters {
         }
     }
 
+    /// Whom it invokes, if that is one for all of its calls.
+    pub(super) fn invoked(&self) -> Option<Invoked<'_>> {
+        self.invoked.as_ref().map(|(function, region)| Invoked { function, region })
+    }
+
     pub(super) fn is_of(&self, invoked: &Invoked<'_>) -> bool {
-        self.invoked.as_ref().is_some_and(|(function, region)| Invoked { function, region } == *invoked)
+        self.invoked().is_some_and(|own| own == *invoked)
     }
 
     /// Records a call that has ended.

@@ -37,7 +37,7 @@ const MOST: usize = 2_048;
 const BATCH: usize = 512;
 /// They are not kept back for longer, however rarely metrics are pushed.
 const DELAY: Duration = Duration::from_secs(5);
-/// A call that waited less for its place did not wait.
+/// A call that waited less for its place or for credentials did not wait.
 const WAITED: Duration = Duration::from_millis(1);
 
 /// Chooses the calls of which spans are made, and pushes these.
@@ -68,6 +68,10 @@ pub(super) struct Ended<'a> {
     pub end: End,
     pub ran: Option<&'static str>,
     pub started: Instant,
+    /// How long it was received, if that took any time.
+    pub received: Option<Duration>,
+    /// How long it waited for its place, if it came to that.
+    pub queue: Option<Duration>,
     pub at: Instant,
     /// HTTP's status, of an answer by HTTP.
     pub status: Option<u16>,
@@ -133,10 +137,17 @@ impl Traces {
         attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
         attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
         let mut events = Vec::new();
-        if let Some(at) = way.at(Step::Admitted)
-            && at.duration_since(ended.started) >= WAITED
+        if let Some(took) = ended.received {
+            events.push(event(names::RECEIVED, clock.of(ended.started + took), lasted(took)));
+        }
+        let admitted = way.at(Step::Admitted);
+        if let (Some(at), Some(waited)) = (admitted, ended.queue.filter(|waited| *waited >= WAITED)) {
+            events.push(event(names::ADMITTED, clock.of(at), lasted(waited)));
+        }
+        if let (Some(admitted), Some(at)) = (admitted, way.at(Step::Authorized))
+            && at.duration_since(admitted) >= WAITED
         {
-            events.push(event(names::ADMITTED, clock.of(at), lasted(at.duration_since(ended.started))));
+            events.push(event(names::AUTHORIZED, clock.of(at), lasted(at.duration_since(admitted))));
         }
         let parent = trace.context().and_then(|context| context.parent);
         SpanData {
@@ -150,9 +161,9 @@ impl Traces {
         }
     }
 
-    /// The span that invokes the function, from when the call had its place; none if it had not.
+    /// The span that invokes the function, from when there were credentials to do so; none if there were not.
     fn client(&self, trace: &Trace, spans: &Spans, ended: &Ended<'_>, way: &Way, clock: &Clock) -> Option<SpanData> {
-        let began = way.at(Step::Admitted)?;
+        let began = way.at(Step::Authorized)?;
         let mut attributes = vec![
             KeyValue::new(names::RPC_SYSTEM, "aws-api"),
             KeyValue::new(names::RPC_METHOD, "Lambda/Invoke"),
@@ -168,10 +179,6 @@ impl Traces {
         for (at, step) in &way.steps {
             let at = clock.of(*at);
             match step {
-                Step::Authorized => {
-                    let waited = way.at(Step::Authorized).map(|at| at.duration_since(began)).unwrap_or_default();
-                    events.push(event(names::AUTHORIZED, at, lasted(waited)));
-                }
                 Step::Connected(took) => events.push(event(names::CONNECTED, at, lasted(*took))),
                 Step::NotConnected(took) => events.push(event(names::NOT_CONNECTED, at, lasted(*took))),
                 Step::Again(remedy) => {
@@ -179,7 +186,7 @@ impl Traces {
                     events.push(event(names::RETRIED, at, KeyValue::new(names::REMEDY, *remedy)));
                 }
                 Step::Answered(status) => answered = Some(*status),
-                Step::Admitted | Step::Done | Step::Method(_) => {}
+                Step::Admitted | Step::Authorized | Step::Done | Step::Method(_) => {}
             }
         }
         attributes.extend(answered.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
@@ -330,8 +337,19 @@ mod tests {
     /// Name, code or status, and what is the server's error.
     fn told(rpc: &'static str, end: End, status: Option<u16>, begun: bool) -> (String, String, String) {
         let now = Instant::now();
-        let ended =
-            Ended { rpc, policy: "a", end, ran: None, started: now, at: now, status, begun, aws_request_id: None };
+        let ended = Ended {
+            rpc,
+            policy: "a",
+            end,
+            ran: None,
+            started: now,
+            received: None,
+            queue: None,
+            at: now,
+            status,
+            begun,
+            aws_request_id: None,
+        };
         let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None };
         let (name, attributes, marked) = served(&ended, &way);
         let of = |names: &[&str]| {

@@ -4,6 +4,7 @@
 
 mod context;
 mod hex;
+mod reached;
 mod way;
 
 use std::{sync::Arc, time::Instant};
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Instant};
 pub use self::{
     context::Context,
     hex::Hex,
+    reached::Reached,
     way::{Step, Way},
 };
 use self::{hex::push, way::Noted};

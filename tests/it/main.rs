@@ -29,6 +29,7 @@ mod import;
 mod inline;
 mod json;
 mod lifecycle;
+mod lines;
 mod load_reports;
 mod metrics;
 mod observability;

@@ -8,7 +8,12 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -65,6 +70,7 @@ impl ExternalProcessor for Service {
             caller: Caller::of(request.extensions()),
             named: envoy::named(request.metadata()),
             deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0),
+            began: StdInstant::now(),
             told: request.extensions().get().cloned(),
             inbound: request.into_inner(),
             talk: None,
@@ -97,6 +103,8 @@ struct Session {
     /// The policy that the route's metadata names.
     named: Option<String>,
     deadline: Option<Instant>,
+    /// When the gateway began.
+    began: StdInstant,
     /// The trace that the gateway's metadata tells of.
     told: Option<Context>,
     inbound: Streaming<ProcessingRequest>,
@@ -221,7 +229,7 @@ impl Session {
                 };
                 let told = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                 let trace = self.engine.trace(self.told.take(), told);
-                line.of(&attributes.request_id).by(&self.caller).within(trace).failed(&error);
+                line.of(&attributes.request_id).by(&self.caller).within(trace).since(self.began).failed(&error);
                 (None, Plan::Refuse(problem(&error, &attributes.request_id)))
             }
         };
@@ -240,6 +248,7 @@ impl Session {
     fn execute(&mut self, work: Work) {
         let Some(Talk { policy: Some(policy), attributes, .. }) = &self.talk else { return };
         let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
+        let began = self.began;
         let caller = self.caller.clone();
         let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
@@ -250,13 +259,13 @@ impl Session {
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
         self.call = Some(Box::pin(async move {
-            let line = engine.line(RPC, policy.name.as_str()).of(&request_id).by(&caller).within(trace);
+            let line = engine.line(RPC, policy.name.as_str()).of(&request_id).by(&caller).within(trace).since(began);
             let input = match &policy.callout {
                 Some(_) => Input::Callout(call, answered.map(Box::new)),
                 None => Input::Http(call),
             };
             let request = execute::Request::new(caller, Choice::Found(Arc::clone(&policy)), input, deadline);
-            let request = request.within(line.trace());
+            let request = request.told_by(&line);
             if streams {
                 return stream(&engine, request, line, &request_id).await;
             }

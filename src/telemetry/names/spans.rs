@@ -53,8 +53,9 @@ attributes! {
     INVOKED_REGION = "faas.invoked_region", "client", "The function's region.";
     CLOUD_REGION = "cloud.region", "client", "The same.";
     RESENT = "http.request.resend_count", "client", "How often the request was sent again, if it was.";
+    RECEIVED = "lambda_policy.received", "server, an event", "The call's body is here, for which the service waited; of ext_proc all that the function is to get.";
     ADMITTED = "lambda_policy.admitted", "server, an event", "The call has its place, for which it waited.";
-    AUTHORIZED = "lambda_policy.authorized", "client, an event", "There are credentials.";
+    AUTHORIZED = "lambda_policy.authorized", "server, an event", "There are credentials, for which the call waited.";
     CONNECTED = "lambda_policy.connected", "client, an event", "A connection was made for the call.";
     NOT_CONNECTED = "lambda_policy.not_connected", "client, an event", "A connection could not be made.";
     RETRIED = "lambda_policy.retried", "client, an event", "The request is sent again.";
