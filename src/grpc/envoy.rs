@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderName;
 use tonic::metadata::MetadataMap;
 
 use crate::{
@@ -14,6 +15,8 @@ use crate::{
     policy::{Caller, Policies, Policy, Unmatched},
 };
 
+/// The metadata in which a gateway says which of its requests an RPC belongs to; Envoy does so by itself.
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The metadata of a stream or call that names the policy.
 const METADATA: &str = "x-lambda-policy";
 /// The namespace of filter metadata that is ours.

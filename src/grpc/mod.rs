@@ -140,7 +140,7 @@ impl Front {
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
         let ext_proc = ExternalProcessorServer::new(ext_proc::Service::new(Arc::clone(&engine)));
         let ext_authz = AuthorizationServer::new(ext_authz::Service::new(Arc::clone(&engine)));
-        let told = MapResponseLayer::new(undecodable::answer);
+        let told = undecodable::Undecodable(Arc::clone(&engine));
         let policies = told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE));
         let routes = match options.load_reports {
             None => http.into().add_service(Web::new(policies)),

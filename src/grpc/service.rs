@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{deadline::Deadline, decode, encode, status::status};
+use super::{deadline::Deadline, decode, encode, envoy::REQUEST_ID, status::status};
 use crate::{
     error::Error,
     execute::{self, Engine},
@@ -25,11 +25,12 @@ impl Service {
         Self { engine }
     }
 
-    fn line(&self, rpc: &'static str, request: &Request<pb::ExecutePolicyRequest>) -> Line {
+    fn line(&self, rpc: &'static str, request: &mut Request<pb::ExecutePolicyRequest>) -> Line {
+        identify(request);
         let wire = request.get_ref();
         let (id, headers) = match &wire.input {
             Some(Input::Http(call)) => (call.request_id.as_str(), call.headers.as_slice()),
-            Some(Input::Payload(_) | Input::Json(_)) | None => ("", &[][..]),
+            Some(Input::Payload(_) | Input::Json(_)) | None => (given(request).unwrap_or_default(), &[][..]),
         };
         let headers = headers.iter().map(|header| (header.name.as_str(), header.value.as_str()));
         let trace = self.engine.trace(request.extensions().get().cloned(), headers);
@@ -45,13 +46,30 @@ impl Service {
     }
 }
 
+/// Gives an HTTP call that says nothing of its id the one that the gateway gave the RPC, as Envoy does by itself.
+fn identify(request: &mut Request<pb::ExecutePolicyRequest>) {
+    if !matches!(&request.get_ref().input, Some(Input::Http(call)) if call.request_id.is_empty()) {
+        return;
+    }
+    if let Some(id) = given(request).map(str::to_owned)
+        && let Some(Input::Http(call)) = &mut request.get_mut().input
+    {
+        call.request_id = id;
+    }
+}
+
+/// The gateway's id of the RPC.
+fn given<T>(request: &Request<T>) -> Option<&str> {
+    request.metadata().as_ref().get(&REQUEST_ID)?.to_str().ok()
+}
+
 #[tonic::async_trait]
 impl PolicyService for Service {
     async fn execute_policy(
         &self,
-        request: Request<pb::ExecutePolicyRequest>,
+        mut request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<pb::ExecutePolicyResponse>, Status> {
-        let line = self.line("ExecutePolicy", &request);
+        let line = self.line("ExecutePolicy", &mut request);
         let result = match self.decode(request) {
             Ok(request) => self.engine.execute(request.told_by(&line)).await,
             Err(error) => Err(error),
@@ -73,9 +91,9 @@ impl PolicyService for Service {
 
     async fn execute_policy_stream(
         &self,
-        request: Request<pb::ExecutePolicyRequest>,
+        mut request: Request<pb::ExecutePolicyRequest>,
     ) -> Result<Response<Self::ExecutePolicyStreamStream>, Status> {
-        let line = self.line("ExecutePolicyStream", &request);
+        let line = self.line("ExecutePolicyStream", &mut request);
         let request = match self.decode(request) {
             Ok(request) => request.told_by(&line),
             Err(error) => {

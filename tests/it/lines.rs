@@ -3,16 +3,25 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
 use lambda_policy::{
     local::Lambda,
-    pb::envoy::{
-        config::core::v3::{HeaderMap, HeaderValue},
-        extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
-        service::ext_proc::v3::{
-            HttpBody, HttpHeaders, ProcessingRequest, ProtocolConfiguration,
-            external_processor_client::ExternalProcessorClient, processing_request::Request as Message,
-            processing_response::Response as Answer,
+    pb::{
+        ExecutePolicyRequest, HttpRequest,
+        envoy::{
+            config::core::v3::{HeaderMap, HeaderValue},
+            extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
+            service::ext_proc::v3::{
+                HttpBody, HttpHeaders, ProcessingRequest, ProtocolConfiguration,
+                external_processor_client::ExternalProcessorClient, processing_request::Request as Message,
+                processing_response::Response as Answer,
+            },
         },
+        execute_policy_request::Input,
     },
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
@@ -127,6 +136,34 @@ async fn a_call_that_nobody_waits_for_says_how_far_it_came_and_whether_its_funct
     assert_eq!(attribute(&span.attributes, "lambda_policy.ran"), "maybe");
 }
 
+#[tokio::test]
+async fn the_gateways_id_is_that_of_the_rpc_where_the_call_has_none() {
+    let told = Told::start().await;
+    let with = |id: &str, own: Option<&str>| {
+        let input = own.map(|own| {
+            Input::Http(HttpRequest { method: "GET".into(), request_id: own.to_owned(), ..HttpRequest::default() })
+        });
+        let asked = match input {
+            Some(input) => ExecutePolicyRequest { policy: "greet".into(), input: Some(input), ..Default::default() },
+            None => request("echo", "{}"),
+        };
+        let mut asked = Request::new(asked);
+        asked.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        asked
+    };
+    let mut caller = client(&told.address).await;
+    caller.execute_policy(with("of-a-payload", None)).await.unwrap();
+    caller.execute_policy(with("of-the-rpc", Some(""))).await.unwrap();
+    caller.execute_policy(with("of-envoy", Some("of-the-call"))).await.unwrap();
+    caller.execute_policy(with(&"x".repeat(300), None)).await.unwrap();
+    let mut parts = caller.execute_policy_stream(with("of-a-stream", None)).await.unwrap().into_inner();
+    while parts.message().await.unwrap().is_some() {}
+    for id in ["of-a-payload", "of-the-rpc", "of-the-call", "of-a-stream", &"x".repeat(128)] {
+        told.line(id, |line| line["request_id"] == id).await;
+    }
+    assert!(!told.process.said().contains("of-envoy"), "the call's own counts");
+}
+
 /// A POST whose body comes late, over a connection of its own.
 async fn late(address: &str, path: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
@@ -202,4 +239,46 @@ async fn ext_procs_span_begins_with_the_stream_and_its_figures_with_the_call() {
     let sum = "lambda_policy_call_duration_seconds_sum{outcome=\"ok\",policy=\"greet\"} ";
     let took: f64 = text.lines().find_map(|line| line.strip_prefix(sum)).unwrap().parse().unwrap();
     assert!(took < (total - receive) as f64 / 1e6 + 0.05, "{took} s of {line}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_of_the_contract_has_the_line_of_its_call() {
+    let told = Told::start().await;
+    let h2 = Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).http2_only(true).build_http();
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for (kind, path, request_id) in [
+        ("application/grpc", "lambdapolicy.v1.PolicyService/ExecutePolicy", "native"),
+        ("application/grpc-web", "lambdapolicy.v1.PolicyService/ExecutePolicyStream", "web"),
+        ("application/grpc", "coprocess.Dispatcher/Dispatch", "tyk"),
+    ] {
+        let asked = http::Request::post(format!("http://{}/{path}", told.address))
+            .header("content-type", kind)
+            .header("te", "trailers")
+            .header("traceparent", format!("00-{id}-00f067aa0ba902b7-01"))
+            .header("x-request-id", request_id)
+            .body(Full::new(Bytes::from_static(b"\0\0\0\0\x03\xff\xff\xff")))
+            .unwrap();
+        h2.request(asked).await.unwrap();
+        let line = told.line(request_id, |line| line["request_id"] == request_id).await;
+        for (field, value) in [
+            ("rpc", path.rsplit('/').next().unwrap()),
+            ("policy", "-"),
+            ("outcome", "error"),
+            ("reason", "INVALID_REQUEST"),
+            ("ran", "no"),
+            ("trace_id", id),
+            ("level", "INFO"),
+        ] {
+            assert_eq!(line[field], value, "{field}: {line}");
+        }
+    }
+    let (_, _, text) = admin(&told.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await;
+    let counted = "lambda_policy_calls_total{outcome=\"error\",policy=\"_unknown\",reason=\"INVALID_REQUEST\"} 3";
+    assert!(text.contains(counted), "{text}");
+    eventually("the spans", async || {
+        let spans = told.collector.spans();
+        let refused = |span: &&Span| attribute(&span.attributes, "lambda_policy.reason") == "INVALID_REQUEST";
+        (spans.iter().filter(refused).count() == 3).then_some(())
+    })
+    .await;
 }

@@ -77,6 +77,13 @@ pub fn server(rpc: &str) -> Server {
     SERVERS.iter().find(|(known, _)| *known == rpc).map_or(Server::Grpc("_OTHER"), |(_, server)| *server)
 }
 
+/// The front whose gRPC method this path is.
+pub fn rpc(path: &str) -> Option<&'static str> {
+    let path = path.strip_prefix('/')?;
+    let is = |server: &Server| matches!(server, Server::Grpc(method) | Server::Gateway(method) if *method == path);
+    SERVERS.iter().find(|(_, server)| is(server)).map(|(rpc, _)| *rpc)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
