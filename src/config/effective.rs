@@ -28,6 +28,8 @@ fn settings(node: Option<&Node>, fallback: Option<&Node>, keys: &[Key]) -> Json 
         let value = match said.or_else(|| fallback.filter(|_| !is_file(keys))?.get(key.name)) {
             Some(_) if key.private => Some(json!(REDACTED)),
             Some(said) => Some(value(said, below, &key.kind)),
+            // Spans go where `otlp` says, and are made only if it does.
+            None if key.name == "traces" && node.is_none_or(|node| node.get("otlp").is_none()) => Some(json!("off")),
             None => default(key),
         };
         if let Some(value) = value {
@@ -63,7 +65,8 @@ fn value(node: &Node, fallback: Option<&Node>, kind: &Kind) -> Json {
 /// What a setting is without the file saying so. A default that is told in words is told in them.
 fn default(key: &Key) -> Option<Json> {
     match &key.kind {
-        Kind::Section(keys) if keys.iter().all(|key| !key.required) => {
+        _ if key.only_if_said => None,
+        Kind::Section(keys) | Kind::WordOr(_, keys) if keys.iter().all(|key| !key.required) => {
             Some(settings(None, None, keys)).filter(|shown| shown.as_object().is_some_and(|shown| !shown.is_empty()))
         }
         Kind::Integer { .. } | Kind::Boolean => {
@@ -102,7 +105,38 @@ mod tests {
         ] {
             assert_eq!(shown.pointer(pointer), Some(&expected), "{pointer}: {shown:#}");
         }
-        assert_eq!(shown.pointer("/server/tls"), None);
+        for absent in [
+            "/server/tls",
+            "/policies/one/callout",
+            "/policies/one/authorizer",
+            "/policies/one/credentials/assume_role",
+        ] {
+            assert_eq!(shown.pointer(absent), None, "{absent}: {shown:#}");
+        }
+    }
+
+    #[test]
+    fn sections_are_shown_where_they_are_in_force() {
+        let keys = "credentials: {access_key_id: AKIDEXAMPLE, secret_access_key: x}";
+        let text = format!(
+            "telemetry: {{otlp: {{endpoint: 'http://c:4317'}}}}\ndefaults: {{region: eu-west-1, breaker: {{failures: 9}}, {keys}}}\n\
+             policies:\n  one: {{function: one}}\n  two: {{function: two, breaker: none, authorizer: {{}}, callout: {{phase: response}}}}\n"
+        );
+        let shown = |text: &str| Config::parse(text, "f.yaml".as_ref()).unwrap().effective;
+        let found = shown(&text);
+        for (pointer, expected) in [
+            ("/telemetry/traces", json!({"ratio": "0.05"})),
+            ("/defaults/breaker", json!({"failures": 9, "open": "5s"})),
+            ("/policies/one/breaker", json!({"failures": 9, "open": "5s"})),
+            ("/policies/two/breaker", json!("none")),
+            ("/policies/two/authorizer", json!({"format": "http-api", "ttl": "5m"})),
+            ("/policies/two/callout", json!({"phase": "response"})),
+        ] {
+            assert_eq!(found.pointer(pointer), Some(&expected), "{pointer}: {found:#}");
+        }
+        let found = shown(&format!("defaults: {{region: eu-west-1, {keys}}}\npolicies: {{one: {{function: one}}}}\n"));
+        assert_eq!(found.pointer("/policies/one/breaker"), Some(&json!({"failures": 5, "open": "5s"})), "{found:#}");
+        assert_eq!(found.pointer("/telemetry/traces"), Some(&json!("off")), "as there is nowhere to push them");
     }
 
     #[test]

@@ -47,19 +47,25 @@ pub(super) struct Key {
     pub required: bool,
     /// Whether it is kept back where the configuration is shown, though it is no secret as the file has it.
     pub private: bool,
+    /// Whether it is a section that is in force only where the file has it, though none of its settings is required.
+    pub only_if_said: bool,
     pub doc: &'static str,
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, default, required: false, private: false, doc }
+    Key { name, kind, default, required: false, private: false, only_if_said: false, doc }
 }
 
 const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, default: "", required: true, private: false, doc }
+    Key { name, kind, default: "", required: true, private: false, only_if_said: false, doc }
 }
 
 const fn private(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, default: "", required: false, private: true, doc }
+    Key { name, kind, default: "", required: false, private: true, only_if_said: false, doc }
+}
+
+const fn only_if_said(name: &'static str, keys: &'static [Key], doc: &'static str) -> Key {
+    Key { only_if_said: true, ..key(name, Kind::Section(keys), "", doc) }
 }
 
 /// The file.
@@ -332,16 +338,14 @@ const POLICY: &[Key] = {
         required("function", Kind::Text, "Name, partial ARN or ARN, with or without `:alias` or `:version`."),
         key("qualifier", Kind::Text, "", "Alias or version."),
         key("qualifiers", Kind::List, "", "Aliases and versions that a call may choose instead."),
-        key(
+        only_if_said(
             "callout",
-            Kind::Section(CALLOUT),
-            "",
+            CALLOUT,
             "Through Envoy's ext_proc: the function's output changes the call, which goes on, instead of answering it.",
         ),
-        key(
+        only_if_said(
             "authorizer",
-            Kind::Section(AUTHORIZER),
-            "",
+            AUTHORIZER,
             "Through Envoy's ext_authz: the function decides whether a call may pass.",
         ),
     ];
