@@ -9,7 +9,7 @@ mod seal;
 mod watch;
 mod workers;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -21,6 +21,7 @@ use tokio::{
 
 pub use self::{
     listen::{Address, Listener},
+    reload::Source,
     seal::seal,
 };
 use crate::{
@@ -86,13 +87,13 @@ impl Listeners {
 
 /// Runs the service until `shutdown`, then lets the calls in flight end.
 ///
-/// `file` is read again when it, or a secret that it names, changes, and on SIGHUP.
+/// `source` is read again when it, or a secret that it names, changes, and on SIGHUP.
 ///
 /// # Errors
 /// If it cannot start, or a listener fails.
 pub async fn run(
     config: Config,
-    file: Option<PathBuf>,
+    source: Option<Source>,
     listeners: Listeners,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
@@ -138,7 +139,7 @@ pub async fn run(
     keys::follow(&engine);
     let serves = reload::Serves { fixed, engine: Arc::clone(&engine), tls, admin };
     let sampling = tokio::spawn(samples::take(Arc::clone(&metrics)));
-    let reloading = file.map(|file| tokio::spawn(reload::run(file, files, serves)));
+    let reloading = source.map(|source| tokio::spawn(reload::run(source, files, serves)));
     readiness.set(Stage::Serving);
 
     tokio::select! {

@@ -1,16 +1,53 @@
 //! Reads the configuration again when there is a reason, and keeps the old one if the new one is wrong.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::watch::Watch;
 use crate::{
-    config::{Config, Files, Fixed},
+    config::{Config, Faults, Files, Fixed},
     execute::Engine,
     grpc::Current,
     http::{admin::Admin, keys},
 };
+
+/// Where a configuration comes from, and what is made of it before it takes effect.
+#[derive(Clone)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// What is changed in what it says, in the first configuration already.
+    pub adapt: Option<Adapt>,
+}
+
+type Adapt = Arc<dyn Fn(&mut Config) + Send + Sync>;
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Config, Faults> {
+        let mut config = Config::load(&self.file)?;
+        if let Some(adapt) = &self.adapt {
+            adapt(&mut config);
+        }
+        Ok(config)
+    }
+}
+
+impl From<PathBuf> for Source {
+    fn from(file: PathBuf) -> Self {
+        Self { file, adapt: None }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.file).finish()
+    }
+}
 
 /// What a configuration takes effect on.
 pub(super) struct Serves {
@@ -23,7 +60,7 @@ pub(super) struct Serves {
 }
 
 /// Waits for changes of the files and for SIGHUP, without end.
-pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
+pub(super) async fn run(source: Source, files: Files, serves: Serves) {
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut watch = Watch::new(files);
     loop {
@@ -31,8 +68,8 @@ pub(super) async fn run(file: PathBuf, files: Files, serves: Serves) {
             () = watch.changed() => {}
             () = received(&mut hangup) => {}
         }
-        let again = file.clone();
-        match tokio::task::spawn_blocking(move || Config::load(&again)).await {
+        let again = source.clone();
+        match tokio::task::spawn_blocking(move || again.load()).await {
             Ok(Ok(config)) => {
                 tracing::info!(policies = config.policies.named.len(), "configuration reloaded");
                 config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));

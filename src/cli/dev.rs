@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::{print, wrong};
 use crate::{
-    app::{self, Listeners},
+    app::{self, Listeners, Source},
     config::Config,
     local::{FaultRule, Function, Lambda, Options},
     policy::{
@@ -54,26 +54,25 @@ pub(super) async fn run(args: Args) -> ExitCode {
     };
     args.fault.into_iter().for_each(|rule| lambda.add_fault(rule));
 
-    let config = match &args.config {
-        None => Config::parse(&text(&names, lambda.url()), std::path::Path::new("the policies of dev")),
-        Some(file) => Config::load(file),
+    let lambda = Arc::new(lambda);
+    let source = match args.config.map(|file| redirected(file, &lambda)).transpose() {
+        Ok(source) => source,
+        Err(error) => return wrong(&error),
     };
-    let mut config = match config {
+    let config = match &source {
+        None => Config::parse(&text(&names, lambda.url()), std::path::Path::new("the policies of dev")),
+        Some(source) => source.load(),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(faults) => return wrong(&faults.to_string()),
     };
-    if args.config.is_some() {
-        config.policies = match redirect(&config.policies, &lambda) {
-            Ok(policies) => policies,
-            Err(error) => return wrong(&error),
-        };
-    }
     let listeners = match Listeners::bind(&config).await {
         Ok(listeners) => listeners,
         Err(error) => return wrong(&error.to_string()),
     };
     print(&invitation(&config));
-    match app::run(config, None, listeners, app::stopped()).await {
+    match app::run(config, source, listeners, app::stopped()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => wrong(&error.to_string()),
     }
@@ -94,44 +93,64 @@ pub(super) fn text(functions: &[String], url: &str) -> String {
     text
 }
 
-/// The same policies with the embedded Lambda in the place of AWS: keys are taught to it, and where the service's own
-/// identity would sign, its own key does.
-fn redirect(policies: &Policies, lambda: &Lambda) -> Result<Policies, String> {
-    let url = Url::parse(lambda.url()).map_err(|error| format!("the embedded lambda's address {error}"))?;
-    let own = AccessKeys {
-        id: AccessKeyId::parse(Lambda::KEY_ID).map_err(|error| format!("the embedded lambda's key id {error}"))?,
-        secret: Secret::parse(Lambda::SECRET.into()).map_err(|error| format!("the embedded lambda's key {error}"))?,
-        session_token: None,
-    };
-    let named = policies.named.iter().map(|(name, policy)| {
-        let credentials = policy.access.credentials();
-        let keys = match credentials.base() {
-            Base::Keys(keys) => {
-                lambda.set_key(keys.id.as_str(), SecretString::from(keys.secret.expose()));
-                AccessKeys { session_token: None, ..keys.clone() }
-            }
-            Base::Service => own.clone(),
+/// A file whose policies have the embedded Lambda in the place of AWS, whenever it is read.
+fn redirected(file: PathBuf, lambda: &Arc<Lambda>) -> Result<Source, String> {
+    let redirect = Redirect::to(Arc::clone(lambda))?;
+    let adapt = move |config: &mut Config| config.policies = redirect.policies(&config.policies);
+    Ok(Source { file, adapt: Some(Arc::new(adapt)) })
+}
+
+/// Has policies call the embedded Lambda: keys are taught to it, and where the service's own identity would sign, its own
+/// key does.
+struct Redirect {
+    lambda: Arc<Lambda>,
+    url: Url,
+    own: AccessKeys,
+}
+
+impl Redirect {
+    fn to(lambda: Arc<Lambda>) -> Result<Self, String> {
+        let url = Url::parse(lambda.url()).map_err(|error| format!("the embedded lambda's address {error}"))?;
+        let own = AccessKeys {
+            id: AccessKeyId::parse(Lambda::KEY_ID).map_err(|error| format!("the embedded lambda's key id {error}"))?,
+            secret: Secret::parse(Lambda::SECRET.into())
+                .map_err(|error| format!("the embedded lambda's key {error}"))?,
+            session_token: None,
         };
-        let access = Access::new(
-            policy.access.region().clone(),
-            Credentials::new(Base::Keys(keys), credentials.role().cloned()),
-            Endpoint::Url(url.clone()),
-            Some(url.clone()),
-        );
-        (name.clone(), Arc::new(Policy { access, ..Policy::clone(policy) }))
-    });
-    let inline = policies.inline.clone().map(|defaults| crate::policy::InlineDefaults {
-        endpoint: Endpoint::Url(url.clone()),
-        sts_endpoint: Some(url.clone()),
-        ..defaults
-    });
-    Ok(Policies {
-        callers: policies.callers.clone(),
-        named: named.collect(),
-        inline,
-        routes: policies.routes.clone(),
-        unmatched: policies.unmatched,
-    })
+        Ok(Self { lambda, url, own })
+    }
+
+    fn policies(&self, policies: &Policies) -> Policies {
+        let named = policies.named.iter().map(|(name, policy)| {
+            let credentials = policy.access.credentials();
+            let keys = match credentials.base() {
+                Base::Keys(keys) => {
+                    self.lambda.set_key(keys.id.as_str(), SecretString::from(keys.secret.expose()));
+                    AccessKeys { session_token: None, ..keys.clone() }
+                }
+                Base::Service => self.own.clone(),
+            };
+            let access = Access::new(
+                policy.access.region().clone(),
+                Credentials::new(Base::Keys(keys), credentials.role().cloned()),
+                Endpoint::Url(self.url.clone()),
+                Some(self.url.clone()),
+            );
+            (name.clone(), Arc::new(Policy { access, ..Policy::clone(policy) }))
+        });
+        let inline = policies.inline.clone().map(|defaults| crate::policy::InlineDefaults {
+            endpoint: Endpoint::Url(self.url.clone()),
+            sts_endpoint: Some(self.url.clone()),
+            ..defaults
+        });
+        Policies {
+            callers: policies.callers.clone(),
+            named: named.collect(),
+            inline,
+            routes: policies.routes.clone(),
+            unmatched: policies.unmatched,
+        }
+    }
 }
 
 fn invitation(config: &Config) -> String {
@@ -175,7 +194,8 @@ mod tests {
                     secret_access_key: x, assume_role: {role_arn: 'arn:aws:iam::123456789012:role/r'}}}\n  \
                     b: {function: f, credentials: default}\n";
         let config = Config::parse(text, std::path::Path::new("f")).unwrap();
-        let policies = redirect(&config.policies, &lambda).unwrap();
+        let lambda = Arc::new(lambda);
+        let policies = Redirect::to(Arc::clone(&lambda)).unwrap().policies(&config.policies);
         assert_eq!(policies.named["a"].access.credentials().kind(), "keys and role");
         assert_eq!(policies.named["b"].access.credentials().kind(), "keys");
         assert_eq!(policies.named["b"].access.sts_endpoint().unwrap().as_str(), lambda.url());

@@ -111,7 +111,7 @@ async fn serve(file: PathBuf) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return wrong(&error.to_string()),
     };
-    match app::run(config, Some(file), listeners, app::stopped()).await {
+    match app::run(config, Some(file.into()), listeners, app::stopped()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => wrong(&error.to_string()),
     }

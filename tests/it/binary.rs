@@ -22,8 +22,13 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 
 impl Process {
     pub(crate) fn serve(config: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::start("serve", config, environment)
+    }
+
+    /// `serve` or `dev` with a configuration.
+    pub(crate) fn start(command: &str, config: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(PROGRAM)
-            .args(["serve", "--config"])
+            .args([command, "--config"])
             .arg(config)
             .env("LAMBDA_POLICY_LOG", "debug")
             .envs(environment.iter().copied())

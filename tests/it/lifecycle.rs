@@ -234,6 +234,23 @@ async fn call_prints_the_answer_and_exits_with_1_on_an_error() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("POLICY_NOT_FOUND (NotFound)"));
 }
 
+#[tokio::test]
+async fn dev_takes_over_a_changed_file_and_still_calls_its_own_lambda() {
+    let directory = Directory::new();
+    let text = "server: {listen: '127.0.0.1:0', drain_delay: 0s}\nadmin: {listen: '127.0.0.1:0'}\ndefaults: {region: us-east-1, \
+                credentials: default}\npolicies:\n  greet: {function: greet}\n";
+    let file = directory.write("f.yaml", text);
+    let mut process = Process::start("dev", &file, &[]);
+    let caller = client(&served(&mut process).await).await;
+    execute(&caller, request("greet", "{}")).await.unwrap();
+    directory.write("f.yaml", &format!("{text}  echo: {{function: echo}}\n"));
+    eventually("the new policy", async || execute(&caller, request("echo", "{}")).await.ok()).await;
+    directory.write("f.yaml", &format!("{text}  echo: 1\n"));
+    process.signal("HUP");
+    eventually("the refusal", async || process.said().contains("configuration not reloaded").then_some(())).await;
+    execute(&caller, request("echo", "{}")).await.unwrap();
+}
+
 #[test]
 fn the_demo_shows_that_every_answer_is_right() {
     let output = run(&["demo"]);

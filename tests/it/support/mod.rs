@@ -86,7 +86,7 @@ impl Service {
         let address = listeners.grpc.local_addr().unwrap().to_string();
         let admin = listeners.admin.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(app::run(config, file, listeners, async {
+        let running = tokio::spawn(app::run(config, file.map(Into::into), listeners, async {
             let _ = stopped.await;
         }));
         let client = client(&address).await;
