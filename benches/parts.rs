@@ -96,6 +96,8 @@ fn telemetry(c: &mut Criterion) {
     let answered = Answered {
         status: 200,
         error_kind: None,
+        error: None,
+        error_type: None,
         aws_request_id: "00000000-0000-0000-0000-000000000000",
         version: "$LATEST",
         queue: Duration::from_micros(1),

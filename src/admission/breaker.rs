@@ -187,7 +187,8 @@ impl Breaker {
         (summary & 1 == 1).then_some(summary >> 1)
     }
 
-    fn leave(&self, epoch: u64, outcome: Outcome, settings: &Settings) {
+    /// `error` is why, if a call has failed.
+    fn leave(&self, epoch: u64, outcome: Outcome, settings: &Settings, error: Option<&Error>) {
         if matches!(outcome, Outcome::Answered | Outcome::Unknown) && self.calm().is_some() {
             return;
         }
@@ -198,7 +199,16 @@ impl Breaker {
         let Target { function, region, qualifier } = &self.target;
         let qualifier = qualifier.as_ref().map_or("", |qualifier| qualifier.as_str());
         match changed {
-            Some(State::Open) => tracing::warn!(%function, qualifier, %region, ?outcome, "a breaker opens"),
+            Some(State::Open) => tracing::warn!(
+                %function,
+                qualifier,
+                %region,
+                policy = error.and_then(Error::about).map(|about| about.policy.as_str()),
+                reason = error.map(|error| error.kind().reason()),
+                error = error.map(Error::message),
+                detail = error.and_then(Error::detail),
+                "a breaker opens"
+            ),
             Some(_) => tracing::info!(%function, qualifier, %region, "a breaker closes"),
             None => {}
         }
@@ -229,25 +239,25 @@ impl Trial {
 
     /// Lambda has answered: its answer is the function's, a failure of the function's own included.
     pub fn answered(mut self) {
-        self.tell(Outcome::Answered);
+        self.tell(Outcome::Answered, None);
     }
 
     /// There is no answer of the function.
     pub fn failed(mut self, error: &Error) {
         let whole = self.0.as_ref().is_some_and(|passed| passed.whole);
-        self.tell(outcome(error, whole));
+        self.tell(outcome(error, whole), Some(error));
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn tell(&mut self, outcome: Outcome, error: Option<&Error>) {
         if let Some(Passed { breaker, settings, epoch, .. }) = self.0.take() {
-            breaker.leave(epoch, outcome, &settings);
+            breaker.leave(epoch, outcome, &settings, error);
         }
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.tell(Outcome::Unknown);
+        self.tell(Outcome::Unknown, None);
     }
 }
 

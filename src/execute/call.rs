@@ -217,9 +217,12 @@ impl Reply {
 
     /// What the access log says of it.
     pub fn answered(&self) -> Answered<'_> {
+        let error = self.error.as_ref();
         Answered {
             status: self.status,
-            error_kind: self.error.as_ref().map(|error| error.kind.as_str()),
+            error_kind: error.map(|error| error.kind.as_str()),
+            error: error.and_then(FunctionError::own_words),
+            error_type: error.and_then(FunctionError::named),
             aws_request_id: &self.request_id,
             version: &self.version,
             queue: self.timing.queue,
@@ -243,6 +246,17 @@ impl FunctionErrorKind {
 }
 
 impl FunctionError {
+    /// What is wrong with the output, where this service says so: it shows nothing of the output. The function's own message
+    /// is for its caller alone.
+    pub(super) fn own_words(&self) -> Option<&str> {
+        (self.kind == FunctionErrorKind::Malformed).then_some(self.message.as_str())
+    }
+
+    /// The error's type, if there is one.
+    pub(super) fn named(&self) -> Option<&str> {
+        Some(self.error_type.as_str()).filter(|name| !name.is_empty())
+    }
+
     pub(super) fn reported(fault: Fault, payload: Bytes) -> Self {
         let kind = match fault.kind {
             fault::Kind::Handled => FunctionErrorKind::Handled,

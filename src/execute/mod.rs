@@ -161,7 +161,8 @@ impl Engine {
         let input = request.take_input();
         let Prepared { ready, invoke, form, deadline, clock, trial, permit: _permit } =
             self.prepare(policy, input, &request, Api::Invoke).await?;
-        let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+        let answer = ready.invoke(&invoke, deadline).await;
+        let answer = answer.map_err(|error| error.with_spent(clock.spent()).with_about(policy.about()));
         request.trace.note(Step::Done);
         Ok(settle::settle(policy, form, trial.hear(answer)?, clock))
     }

@@ -143,12 +143,14 @@ impl Engine {
         let Prepared { ready, invoke, form, deadline, clock, trial, permit } =
             self.prepare(policy, input, &request, api).await?;
         if api == Api::Invoke {
-            let answer = ready.invoke(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+            let answer = ready.invoke(&invoke, deadline).await;
+            let answer = answer.map_err(|error| error.with_spent(clock.spent()).with_about(policy.about()));
             request.trace.note(Step::Done);
             return Ok(Begun::whole(settle::settle(policy, form, trial.hear(answer)?, clock)));
         }
         // That it begins is Lambda's part; how long it goes on, and where it ends, is the function's.
-        let stream = ready.stream(&invoke, deadline).await.map_err(|error| error.with_spent(clock.spent()));
+        let stream = ready.stream(&invoke, deadline).await;
+        let stream = stream.map_err(|error| error.with_spent(clock.spent()).with_about(policy.about()));
         let stream = trial.hear(stream)?;
         let policy = Arc::clone(policy);
         let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit, handed_on: 0 });
@@ -239,6 +241,8 @@ impl Reading {
                 line.answered(Answered {
                     status: 200,
                     error_kind: end.error.as_ref().map(|error| error.kind.as_str()),
+                    error: end.error.as_ref().and_then(FunctionError::own_words),
+                    error_type: end.error.as_ref().and_then(FunctionError::named),
                     aws_request_id: &stream.request_id,
                     version: &stream.version,
                     queue: end.timing.queue,

@@ -59,12 +59,16 @@ pub(super) fn time(time: std::time::SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-fn failure(failure: &Failure) -> Value {
+/// A failure, and how many there were of the same kind.
+pub(super) fn failure(failure: &Failure) -> Value {
     json!({
         "at": time(failure.at),
+        "since": time(failure.since),
+        "count": failure.count,
         "outcome": failure.outcome,
         "reason": failure.reason,
         "error": Some(failure.error.as_str()).filter(|error| !error.is_empty()),
+        "error_type": failure.error_type,
         "detail": failure.detail,
         "request_id": failure.request_id,
         "aws_request_id": failure.aws_request_id,

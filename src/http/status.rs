@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::figures::{counted, standing, time};
-use crate::{execute::Engine, policy::credentials::Base};
+use super::figures::{counted, failure, standing, time};
+use crate::{execute::Engine, policy::credentials::Base, telemetry::Metrics};
 
 /// The most bytes that are kept of why a configuration was refused.
 const MOST_REASONS: usize = 8 * 1024;
@@ -78,8 +78,37 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
             "evicted": lambda.figures().evicted.get(),
         },
         "hosts": hosts.collect::<Vec<_>>(),
-        "calls": counted(&engine.metrics().total(), true),
+        "calls": calls(engine.metrics()),
+        "telemetry": {"otlp": otlp(engine.metrics())},
     })
+}
+
+/// What became of all calls, and the last failures with their policies.
+fn calls(metrics: &Metrics) -> Value {
+    let mut calls = counted(&metrics.total(), true);
+    if let Some(calls) = calls.as_object_mut() {
+        // It cannot be put together from that of each policy.
+        calls.get_mut("history").and_then(Value::as_object_mut).and_then(|history| history.remove("p99"));
+        let last = metrics.last_failures().into_iter().map(|(policy, last)| {
+            let mut shown = failure(&last);
+            if let Some(shown) = shown.as_object_mut() {
+                shown.insert("policy".to_owned(), json!(policy));
+            }
+            shown
+        });
+        calls.insert("last_errors".to_owned(), last.collect());
+    }
+    calls
+}
+
+/// How it goes with what is pushed; `None` if nothing is.
+fn otlp(metrics: &Metrics) -> Option<Map<String, Value>> {
+    let endpoint = metrics.pushes().first()?.endpoint();
+    let signals = metrics.pushes().iter().map(|pushes| {
+        let failing = pushes.failing().map(|failing| json!({"since": time(failing.since), "error": failing.error}));
+        (pushes.signal().to_owned(), json!({"failures": pushes.failures(), "failing": failing}))
+    });
+    Some(signals.chain([("endpoint".to_owned(), json!(endpoint))]).collect())
 }
 
 #[cfg(test)]

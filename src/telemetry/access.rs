@@ -23,6 +23,9 @@ const MOST_ID: usize = 128;
 /// What took less to be received was there.
 const RECEIVED: Duration = Duration::from_millis(1);
 
+/// The most characters of the type of a function's error.
+const MOST_TYPE: usize = 64;
+
 /// What the line says of a call that the function answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
@@ -30,6 +33,10 @@ pub struct Answered<'a> {
     pub status: u16,
     /// Who reported an error of the function, if there is one.
     pub error_kind: Option<&'static str>,
+    /// What is wrong with the output, in this service's words.
+    pub error: Option<&'a str>,
+    /// The type of the error that the function reported, in the function's words.
+    pub error_type: Option<&'a str>,
     /// AWS's id of the request.
     pub aws_request_id: &'a str,
     /// The version that ran.
@@ -184,12 +191,15 @@ impl Line {
         let ran = (answered.status == 200).then_some("yes");
         let (at, total) = self.end(end, times, ran, Some(answered.aws_request_id));
         let trace_id = self.trace.id();
+        let error_type = answered.error_type.map(printable);
         tracing::info!(
             rpc = self.rpc,
             policy = self.policy(),
             caller = self.caller(),
             outcome = end.outcome(),
             reason = end.reason(),
+            error = answered.error,
+            error_type = error_type.as_deref(),
             request_id = self.request_id(),
             trace_id = trace_id.as_ref().map(Hex::as_str),
             status = answered.status,
@@ -205,7 +215,11 @@ impl Line {
             "call"
         );
         if let End::FunctionError(kind) = end {
-            self.keep(end, kind, "", None, Some(answered.aws_request_id));
+            self.meters.tally.keep(Failure {
+                error: answered.error.unwrap_or_default().to_owned(),
+                error_type,
+                ..self.failure(end, kind, Some(answered.aws_request_id))
+            });
         }
     }
 
@@ -249,7 +263,11 @@ impl Line {
         let wanted = self.policy.as_ref().filter(|_| error.kind() == Kind::PolicyNotFound);
         let wanted = wanted.map(|name| format!("the call names `{name}`"));
         let detail = error.detail().or(wanted.as_deref());
-        self.keep(end, error.kind().reason(), error.message(), detail, error.aws_request_id());
+        self.meters.tally.keep(Failure {
+            error: error.message().to_owned(),
+            detail: detail.map(str::to_owned),
+            ..self.failure(end, error.kind().reason(), error.aws_request_id())
+        });
     }
 
     /// Counts the call, makes its spans, and tells when it ended and how long it took.
@@ -298,17 +316,22 @@ impl Line {
         (took >= RECEIVED).then_some(took)
     }
 
-    fn keep(&self, end: End, reason: &'static str, error: &str, detail: Option<&str>, aws_request_id: Option<&str>) {
-        self.meters.tally.keep(Failure {
-            at: SystemTime::now(),
+    /// The call as one of the policy's last failures.
+    fn failure(&self, end: End, reason: &'static str, aws_request_id: Option<&str>) -> Failure {
+        let now = SystemTime::now();
+        Failure {
+            at: now,
+            since: now,
+            count: 1,
             outcome: end.outcome(),
             reason,
-            error: error.to_owned(),
-            detail: detail.map(str::to_owned),
+            error: String::new(),
+            error_type: None,
+            detail: None,
             request_id: self.request_id().map(str::to_owned),
             aws_request_id: aws_request_id.map(str::to_owned),
             trace_id: self.trace.id().map(|id| id.as_str().to_owned()),
-        });
+        }
     }
 
     fn policy(&self) -> &str {
@@ -355,6 +378,30 @@ impl Drop for Line {
     }
 }
 
+/// The type of a function's error as a name: what no name has in it may be a message, or meant to mislead who reads it.
+fn printable(name: &str) -> String {
+    let shown = |c: char| if c.is_alphanumeric() || c.is_ascii_punctuation() { c } else { '_' };
+    name.chars().take(MOST_TYPE).map(shown).collect()
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_functions_error_type_is_short_and_printable() {
+        for (name, expected) in [
+            ("Runtime.ExitError", "Runtime.ExitError"),
+            ("orders::Größe<u8>", "orders::Größe<u8>"),
+            ("not a name\n{\"level\":\"fake\"}", "not_a_name_{\"level\":\"fake\"}"),
+            ("\u{202e}a\u{0}b\u{1b}[31m", "_a_b_[31m"),
+        ] {
+            assert_eq!(printable(name), expected);
+        }
+        assert_eq!(printable(&"x".repeat(1000)).len(), MOST_TYPE);
+    }
 }

@@ -26,9 +26,9 @@ use prometheus::Registry;
 
 use super::{
     exemplars,
-    meters::{Invoked, Meters},
+    meters::{Failure, Invoked, Meters},
     names::{self, Kind, Label, Metric},
-    otlp::{self, Otlp},
+    otlp::{self, Otlp, Pushes},
     process, scrape,
     spans::Traces,
     tally::{Clock, Figures, Recent, Tally},
@@ -56,6 +56,7 @@ pub struct Metrics {
     registry: Registry,
     meter: Meter,
     pub(super) instruments: Arc<Instruments>,
+    pushed: Vec<Arc<Pushes>>,
     policies: ArcSwap<HashMap<Box<str>, Arc<Meters>>>,
     inline: Arc<Meters>,
     unknown: Arc<Meters>,
@@ -114,14 +115,18 @@ impl Metrics {
         if counted {
             provider = provider.with_reader(scraped);
         }
-        let [failures, span_failures] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let signals = ["metrics", "traces"];
+        let [pushes, span_pushes] = signals.map(|signal| Arc::new(Pushes::new(signal, push)));
         let mut traces = None;
+        let mut pushed = Vec::new();
         if let Some(push) = push {
             if let Some(ratio) = push.traces {
-                traces = Some(Traces::new(push, ratio, &resource, &span_failures)?);
+                traces = Some(Traces::new(push, ratio, &resource, &span_pushes)?);
+                pushed.push(Arc::clone(&span_pushes));
             }
             if counted {
-                let exporter = otlp::exporter(push, Arc::clone(&failures))?;
+                pushed.push(Arc::clone(&pushes));
+                let exporter = otlp::exporter(push, Arc::clone(&pushes))?;
                 provider = provider.with_reader(PeriodicReader::builder(exporter).with_interval(push.interval).build());
             }
         }
@@ -141,6 +146,7 @@ impl Metrics {
             provider,
             registry,
             meter,
+            pushed,
             policies: ArcSwap::default(),
             inline: Arc::new(Meters::new(&instruments, Name::INLINE, None, Arc::default())),
             unknown: Arc::new(Meters::new(&instruments, names::UNKNOWN_POLICY, None, Arc::default())),
@@ -151,11 +157,11 @@ impl Metrics {
             runtimes: super::runtime::Runtimes::default(),
             clock: Clock::start(),
         };
-        metrics.observe_own([("metrics", failures), ("traces", span_failures)]);
+        metrics.observe_own([pushes, span_pushes]);
         Ok(Arc::new(metrics))
     }
 
-    fn observe_own(&self, export_failures: [(&'static str, Arc<AtomicU64>); 2]) {
+    fn observe_own(&self, pushes: [Arc<Pushes>; 2]) {
         let read = |figure: &Arc<AtomicU64>| {
             let figure = Arc::clone(figure);
             move |readings: &Readings<'_>| readings.put(figure.load(Ordering::Relaxed) as f64, &[])
@@ -164,8 +170,8 @@ impl Metrics {
         self.observe(&names::CONFIG_FAILURES, read(&self.reload_failures));
         self.observe(&names::CONFIG_REFUSED, read(&self.refused));
         self.observe(&names::EXPORT_FAILURES, move |readings| {
-            for (signal, failures) in &export_failures {
-                readings.put(failures.load(Ordering::Relaxed) as f64, &[(&names::SIGNAL, signal)]);
+            for pushes in &pushes {
+                readings.put(pushes.failures() as f64, &[(&names::SIGNAL, pushes.signal())]);
             }
         });
         let lost = self.instruments.traces.as_ref().map(|traces| Arc::clone(traces.lost())).unwrap_or_default();
@@ -301,7 +307,22 @@ impl Metrics {
         self.of(policy).tally.figures(&self.clock)
     }
 
-    /// What became of all calls, without their reasons and failures.
+    /// How it goes with what is pushed: metrics, spans, both or nothing.
+    pub fn pushes(&self) -> &[Arc<Pushes>] {
+        &self.pushed
+    }
+
+    /// The last failures of all calls, the latest first, each with its policy.
+    pub fn last_failures(&self) -> Vec<(String, Failure)> {
+        let policies = self.policies.load();
+        let mut all = Vec::new();
+        for meters in policies.values().chain([&self.inline, &self.unknown]) {
+            meters.tally.add_failures(&meters.name, &mut all);
+        }
+        all.into_iter().map(|(policy, failure)| (policy.to_owned(), failure)).collect()
+    }
+
+    /// What became of all calls, without their failures.
     pub fn total(&self) -> Figures {
         let mut total = Figures::default();
         self.tallies(|_, tally| {

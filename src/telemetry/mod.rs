@@ -20,7 +20,7 @@ pub mod writer;
 pub use self::{
     meters::{End, Failure, Invoked},
     metrics::{Metrics, Readings},
-    otlp::Otlp,
+    otlp::{Failing, Otlp, Pushes},
     rpc::Rpcs,
     scrape::Form,
     tally::{Figures, INTERVAL, Recent},

@@ -27,7 +27,7 @@ use super::{
         GRPC_CODES, GRPC_ERRORS,
         spans::{self as names, Server},
     },
-    otlp::{self, Otlp},
+    otlp::{self, Otlp, Pushes},
 };
 use crate::trace::{Spans, Step, Trace, Way};
 
@@ -81,9 +81,9 @@ pub(super) struct Ended<'a> {
 }
 
 impl Traces {
-    pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, failures: &Arc<AtomicU64>) -> Result<Self, String> {
+    pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, pushes: &Arc<Pushes>) -> Result<Self, String> {
         let (waiting, lost) = (Arc::default(), Arc::default());
-        let exporter = otlp::spans(to, failures, &waiting, &lost)?;
+        let exporter = otlp::spans(to, pushes, &waiting, &lost)?;
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(MOST)
             .with_max_export_batch_size(BATCH)

@@ -95,7 +95,7 @@ pub struct Figures {
     known: usize,
     calls: [f32; POINTS + 1],
     errors: [f32; POINTS + 1],
-    slow: [Option<f32>; POINTS + 1],
+    slow: Vec<Option<f32>>,
     lately: Counts,
 }
 
@@ -122,9 +122,15 @@ impl Tally {
         }
     }
 
-    /// Keeps a failure, and forgets the oldest one.
-    pub(super) fn keep(&self, failure: Failure) {
+    /// Keeps a failure: as one more of its like, or else in the place of the oldest one. So a thousand refusals by a breaker
+    /// leave what opened it.
+    pub(super) fn keep(&self, mut failure: Failure) {
         let mut kept = self.0.get_or_init(Box::default).kept();
+        if let Some(at) = kept.failures.iter().position(|known| known.is_like(&failure))
+            && let Some(known) = kept.failures.remove(at)
+        {
+            (failure.since, failure.count) = (known.since, known.count + failure.count);
+        }
         kept.failures.truncate(MOST_FAILURES - 1);
         kept.failures.push_front(failure);
     }
@@ -159,17 +165,26 @@ impl Tally {
         let mut figures = Figures::default();
         self.add_to(&mut figures, clock)?;
         let kept = self.0.get()?.kept();
-        figures.reasons = kept.reasons.clone();
         figures.last_errors = kept.failures.iter().cloned().collect();
-        for (point, slow) in kept.ring.newest_first().zip(figures.slow.iter_mut().rev().skip(1)) {
-            *slow = point.slow;
-        }
+        figures.slow = kept.ring.newest_first().map(|point| point.slow).collect();
         drop(kept);
-        if let (Some(counted), Some(now)) = (self.0.get(), figures.slow.last_mut()) {
-            let fresh = array::from_fn(|at| counted.fresh.get(at).map_or(0, read) as f32);
-            *now = spread::place(&fresh, 0.99).map(spread::seconds);
-        }
+        figures.slow.reverse();
+        let counted = self.0.get()?;
+        let fresh = array::from_fn(|at| counted.fresh.get(at).map_or(0, read) as f32);
+        figures.slow.push(spread::place(&fresh, 0.99).map(spread::seconds));
         Some(figures)
+    }
+
+    /// Puts its last failures among those of others, of which as many are kept as of one policy.
+    pub(super) fn add_failures<'a>(&self, policy: &'a str, all: &mut Vec<(&'a str, Failure)>) {
+        let Some(counted) = self.0.get() else { return };
+        for failure in &counted.kept().failures {
+            let place = all.partition_point(|(_, other)| other.at >= failure.at);
+            if place < MOST_FAILURES {
+                all.truncate(MOST_FAILURES - 1);
+                all.insert(place, (policy, failure.clone()));
+            }
+        }
     }
 
     /// Adds what can be added.
@@ -182,6 +197,12 @@ impl Tally {
             *sum += ended.load(Ordering::Relaxed);
         }
         let kept = counted.kept();
+        for (reason, count) in &kept.reasons {
+            match figures.reasons.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, sum)) => *sum += count,
+                None => figures.reasons.push((reason, *count)),
+            }
+        }
         let sums = figures.lately.iter_mut().zip(kept.lately).zip(&counted.fresh);
         sums.for_each(|((sum, lately), fresh)| *sum += lately + read(fresh) as f32);
         let [calls, errors] = counted.since(kept.seen).map(|count| count as f32);
@@ -296,7 +317,7 @@ impl Default for Figures {
             known: 0,
             calls: [0.0; POINTS + 1],
             errors: [0.0; POINTS + 1],
-            slow: [None; POINTS + 1],
+            slow: Vec::new(),
             lately: [0.0; BUCKETS],
         }
     }
@@ -319,9 +340,10 @@ impl Figures {
         last(&self.errors, self.known)
     }
 
-    /// The 99th percentile of how long they took, in seconds.
+    /// The 99th percentile of how long they took, in seconds; nothing for all policies together, as it is not remembered
+    /// finely enough to be put together.
     pub fn slow(&self) -> &[Option<f32>] {
-        last(&self.slow, self.known)
+        &self.slow
     }
 }
 
@@ -393,20 +415,60 @@ mod tests {
         assert_eq!(tally.figures(&clock).unwrap().recent, Recent::default());
     }
 
+    fn failure(seconds: u64, reason: &'static str, error: &str) -> Failure {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Failure {
+            at,
+            since: at,
+            count: 1,
+            outcome: "error",
+            reason,
+            error: error.to_owned(),
+            error_type: None,
+            detail: None,
+            request_id: Some(seconds.to_string()),
+            aws_request_id: None,
+            trace_id: None,
+        }
+    }
+
+    #[test]
+    fn what_opened_a_breaker_is_kept_however_many_calls_it_refuses() {
+        let (tally, clock) = (Tally::default(), Clock::start());
+        for round in 0..10 {
+            tally.keep(failure(round * 100, "LAMBDA_FAILED", "it broke off"));
+            tally.keep(failure(round * 100 + 1, "TIMEOUT", "the time was up"));
+            for call in 2..100 {
+                tally.keep(failure(round * 100 + call, "BREAKER_OPEN", "it is left alone"));
+            }
+        }
+        let kept = tally.figures(&clock).unwrap().last_errors;
+        let told: Vec<_> = kept.iter().map(|kept| (kept.reason, kept.count, kept.request_id.as_deref())).collect();
+        let expected = [("BREAKER_OPEN", 980, "999"), ("TIMEOUT", 10, "901"), ("LAMBDA_FAILED", 10, "900")];
+        assert_eq!(told, expected.map(|(reason, count, id)| (reason, count, Some(id))), "the latest first");
+        assert_eq!(kept[1].since, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn of_all_policies_the_latest_failures_are_told() {
+        let [one, other] = [Tally::default(), Tally::default()];
+        for number in 0..6 {
+            one.keep(failure(number * 2, "TIMEOUT", &number.to_string()));
+            other.keep(failure(number * 2 + 1, "TIMEOUT", &number.to_string()));
+        }
+        let mut all = Vec::new();
+        one.add_failures("one", &mut all);
+        other.add_failures("other", &mut all);
+        let told: Vec<_> = all.iter().map(|(policy, failure)| (*policy, failure.error.as_str())).collect();
+        let expected = ["5", "4", "3", "2"].map(|error| [("other", error), ("one", error)]);
+        assert_eq!(told, expected.concat());
+    }
+
     #[test]
     fn the_latest_failures_are_kept_and_few() {
         let (tally, clock) = (Tally::default(), Clock::start());
         for number in 0..20 {
-            tally.keep(Failure {
-                at: SystemTime::now(),
-                outcome: "error",
-                reason: "TIMEOUT",
-                error: number.to_string(),
-                detail: None,
-                request_id: None,
-                aws_request_id: None,
-                trace_id: None,
-            });
+            tally.keep(failure(number, "TIMEOUT", &number.to_string()));
         }
         let kept: Vec<_> =
             tally.figures(&clock).unwrap().last_errors.into_iter().map(|failure| failure.error).collect();

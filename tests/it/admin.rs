@@ -63,6 +63,14 @@ async fn policies_show_what_they_do_and_what_became_of_their_calls() {
     let expires = policies[2]["credentials"]["expire_in_seconds"].as_u64().unwrap();
     assert!((3000..=3600).contains(&expires));
     assert_eq!(policies[3]["calls"]["by_reason"], json!({"POLICY_NOT_FOUND": 1}));
+
+    let all = &self::shown(&service, "/status").await["calls"];
+    assert_eq!(all["by_reason"], json!({"unhandled": 1, "FUNCTION_THROTTLED": 1, "POLICY_NOT_FOUND": 1}));
+    let last = all["last_errors"].as_array().unwrap();
+    let told: Vec<_> =
+        last.iter().map(|error| [&error["policy"], &error["reason"]].map(|text| text.as_str().unwrap())).collect();
+    assert_eq!(told, [["_unknown", "POLICY_NOT_FOUND"], ["fail", "FUNCTION_THROTTLED"], ["fail", "unhandled"]]);
+    assert_eq!(all["history"].get("p99"), None, "it is each policy's own");
 }
 
 #[tokio::test]

@@ -251,6 +251,41 @@ async fn dev_takes_over_a_changed_file_and_still_calls_its_own_lambda() {
     execute(&caller, request("echo", "{}")).await.unwrap();
 }
 
+/// The lines of the log with this message.
+fn lines(process: &Process, message: &str) -> Vec<serde_json::Value> {
+    let said = process.said();
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["message"] == message).collect()
+}
+
+#[tokio::test]
+async fn the_log_says_why_an_output_is_malformed_what_a_function_threw_and_why_a_breaker_opened() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let policies = "  garbled: {function: echo, event: alb}\n  fail: {function: fail}\n  \
+                    broken: {function: large, breaker: {failures: 2, open: 60s}}\n";
+    let mut process = Process::serve(&directory.write("f.yaml", &config(&lambda, "", policies)), &[]);
+    let caller = client(&served(&mut process).await).await;
+    let http = lambda_policy::pb::HttpRequest { method: "GET".into(), path: "/".into(), ..Default::default() };
+    let input = Some(lambda_policy::pb::execute_policy_request::Input::Http(http));
+    let garbled = lambda_policy::pb::ExecutePolicyRequest { input, ..request("garbled", "") };
+    execute(&caller, garbled).await.unwrap();
+    execute(&caller, request("fail", "{}")).await.unwrap();
+    lambda.add_fault("large=error".parse().unwrap());
+    for _ in 0..2 {
+        execute(&caller, request("broken", "{}")).await.unwrap_err();
+    }
+    let opens = eventually("the line", async || lines(&process, "a breaker opens").pop()).await;
+    assert_eq!((&opens["reason"], &opens["policy"]), (&"LAMBDA_FAILED".into(), &"broken".into()), "{opens}");
+    let calls = eventually("the calls", async || Some(lines(&process, "call")).filter(|calls| calls.len() == 4)).await;
+    let by = |policy: &str| calls.iter().find(|call| call["policy"] == policy).unwrap();
+    let (garbled, fail) = (by("garbled"), by("fail"));
+    assert!(garbled["error"].as_str().unwrap().starts_with("statusCode is missing"), "{garbled}");
+    assert_eq!(garbled.get("error_type"), None);
+    assert_eq!((&fail["error_type"], fail.get("error")), (&"OrderError".into(), None), "{fail}");
+    assert!(!process.said().contains("the order cannot be placed"), "what the function says is its payload");
+}
+
 #[test]
 fn the_demo_shows_that_every_answer_is_right() {
     let output = run(&["demo"]);

@@ -454,16 +454,31 @@ async fn they_are_pushed_where_the_configuration_says_and_once_more_at_the_end()
 }
 
 #[tokio::test]
-async fn a_collector_that_is_down_costs_a_counter() {
+async fn a_collector_that_is_down_costs_a_counter_and_is_named() {
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().to_string();
     let lambda = lambda().await;
-    let mut service = Service::start_with(&pushing(&lambda, &closed), None).await;
+    let text = pushing(&lambda, &closed).replace("interval: 1s}", "interval: 1s}, traces: {ratio: 1}");
+    let mut service = Service::start_with(&text, None).await;
     eventually("a failed push", async || {
         service.json("echo", "{}").await.unwrap();
         let failures = Scraped::of(&service).await.sum("lambda_policy_telemetry_export_failures_total", &[]);
         (failures >= 1.0).then_some(())
     })
     .await;
+    let otlp = eventually("both signals named", async || {
+        let (_, _, status) = admin(&service.admin, "GET", "/status", "*/*", "").await;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let otlp = &status["telemetry"]["otlp"];
+        ["metrics", "traces"].iter().all(|signal| !otlp[signal]["failing"].is_null()).then(|| otlp.clone())
+    })
+    .await;
+    assert_eq!(otlp["endpoint"], format!("http://{closed}"));
+    for signal in ["metrics", "traces"] {
+        let failing = &otlp[signal]["failing"];
+        assert!(failing["error"].as_str().is_some_and(|why| why.contains("refused")), "{otlp}");
+        assert!(humantime::parse_rfc3339(failing["since"].as_str().unwrap()).is_ok(), "{otlp}");
+        assert!(otlp[signal]["failures"].as_u64() >= Some(1), "{otlp}");
+    }
     tokio::time::timeout(std::time::Duration::from_secs(8), service.stop()).await.expect("it stops all the same");
 }
 

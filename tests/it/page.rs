@@ -128,6 +128,7 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
   no-sts: {{function: echo, sts_endpoint: 'http://{closed}', credentials: {{{keys}, assume_role: {{role_arn: 'arn:aws:iam::123456789012:role/r'}}}}}}
   broken: {{function: 'large', breaker: {{failures: 3, open: 60s}}}}
   fails: {{function: fail}}
+  garbled: {{function: echo, event: alb}}
   busy: {{function: slow, max_in_flight: 1}}
   late: {{function: 'slow:live', timeout: 150ms}}
   missing: {{function: nothing}}
@@ -145,12 +146,14 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
     let file = directory.write("policies.yaml", &text);
     let service = Service::start_with(&text, Some(file)).await;
 
-    let call = async |policy: &str, json: &str| {
-        let mut call = tonic::Request::new(request(policy, json));
+    let told = async |call: ExecutePolicyRequest| {
+        let mut call = tonic::Request::new(call);
         call.metadata_mut().insert("x-lambda-policy-authorization", "Bearer token-of-kong".parse().unwrap());
         let client = service.client.clone();
         execute(&client, call).await
     };
+    let call = async |policy: &str, json: &str| told(request(policy, json)).await;
+    let _ = told(with_id("garbled", "")).await;
     lambda.add_fault("greet=throttle:7".parse().unwrap());
     lambda.add_fault("large=error".parse().unwrap());
     for policy in ["throttled", "unreachable", "wrong-key", "no-sts", "fails", "missing", "private", "nobodys"] {
@@ -182,6 +185,7 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
         ("no-sts", "failing", "CREDENTIALS_UNAVAILABLE", "no credentials"),
         ("broken", "breaker open", "BREAKER_OPEN", "left alone"),
         ("fails", "failing", "unhandled", ""),
+        ("garbled", "failing", "malformed", "statusCode is missing"),
         ("busy", "failing", "OVERLOADED", "max_in_flight"),
         ("late", "failing", "TIMEOUT", "time"),
         ("missing", "failing", "FUNCTION_NOT_FOUND", "no such function"),
@@ -196,7 +200,9 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
     }
     assert_eq!(row(&shown, "_unknown")["calls"]["last_errors"][0]["detail"], "the call names `nobodys`");
     let broken = &row(&shown, "broken")["calls"]["last_errors"];
-    assert_eq!(broken[1]["reason"], "LAMBDA_FAILED", "why it opened");
+    assert_eq!((&broken[1]["reason"], &broken[1]["count"]), (&json!("LAMBDA_FAILED"), &json!(3)), "why it opened");
+    let types = ["fails", "garbled"].map(|policy| &row(&shown, policy)["calls"]["last_errors"][0]["error_type"]);
+    assert_eq!(types, [&json!("OrderError"), &json!(null)]);
     let failure = &row(&shown, "no-sts")["credentials"]["failure"];
     assert_eq!((&failure["failures"], &failure["rejected"]), (&json!(1), &json!(false)));
     assert_eq!(shown["policies"][0]["name"], "broken", "the worst first");
@@ -258,7 +264,9 @@ async fn people_see_in_a_browser_what_is_wrong() {
 "
     );
     let directory = Directory::new();
-    let text = config(&lambda, "", &policies);
+    let closed = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let telemetry = format!("telemetry: {{otlp: {{endpoint: 'http://{closed}', interval: 1s}}}}\n");
+    let text = telemetry + &config(&lambda, "", &policies);
     let file = directory.write("policies.yaml", &text);
     let service = Service::start_with(&text, Some(file)).await;
     lambda.add_fault("large=error".parse().unwrap());
@@ -287,6 +295,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.open(&base).await;
     browser.until("document.querySelectorAll('#policies > tbody').length === 7").await;
     browser.until("document.querySelector('#notices pre')?.textContent.includes('titel') ?? false").await;
+    let unpushed = format!("No metrics can be pushed to http://{closed}, since");
+    browser.until(&format!("document.getElementById('notices').innerText.includes('{unpushed}')")).await;
     let text = browser.value("document.body.innerText").await;
     for expected in [
         "payments",
@@ -297,6 +307,7 @@ async fn people_see_in_a_browser_what_is_wrong() {
         "the-request-of-payments",
         "FUNCTION_THROTTLED",
         "TIMEOUT",
+        "OrderError",
         "POLICY_NOT_FOUND",
         HOSTILE,
     ] {
@@ -309,7 +320,7 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.value("document.querySelector('#policies button.open').click()").await;
     browser.until("document.querySelector('tr.more:not([hidden])').innerText.includes('LAMBDA_FAILED')").await;
 
-    for width in [1381, 1380, 700, 320] {
+    for width in [1381, 1380, 1300, 700, 320] {
         browser.look(width, 900, "light").await;
         fits(&mut browser).await;
     }
@@ -338,10 +349,12 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.until("document.getElementById('fresh').textContent.startsWith('No answer since')").await;
 }
 
-/// Nothing is wider than the window.
+/// Nothing is wider than the window, or than its tile.
 async fn fits(browser: &mut Browser) {
     let widths =
         browser.value("(({clientWidth, scrollWidth}) => [clientWidth, scrollWidth])(document.documentElement)");
     let widths = widths.await;
     assert_eq!(widths[0], widths[1]);
+    let cut = "[...document.querySelectorAll('#tiles dd')].filter((tile) => tile.scrollWidth > tile.clientWidth).map((tile) => tile.textContent)";
+    assert_eq!(browser.value(cut).await, json!([]), "what a tile says can be read");
 }

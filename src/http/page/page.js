@@ -21,7 +21,7 @@ const ADVICE = {
   LAMBDA_FAILED: "Lambda failed or broke off: if it lasts, see the AWS health dashboard and the endpoint's proxies.",
   TIMEOUT: "The function is slower than `timeout` or the caller's deadline: see its duration in CloudWatch.",
   OVERLOADED: "More calls at once than `max_in_flight` allows: raise it, add replicas, or make the function faster.",
-  BREAKER_OPEN: "The function is left alone after failures in a row: the errors before this one say why.",
+  BREAKER_OPEN: "The function is left alone after failures in a row: the other errors say why, and the log's line `a breaker opens`.",
   SHUTTING_DOWN: "This replica stops: gateways should use another one.",
   handled: "The function reported an error of its own: see its log in CloudWatch.",
   unhandled: "The function threw, ran out of time or memory: see its log in CloudWatch.",
@@ -168,6 +168,11 @@ function showStatus(status) {
   }
   const own = status.own_credentials?.failure;
   if (own) notices.push(notice(true, credentialsTrouble("The service's own credentials", own), own.detail));
+  const otlp = status.telemetry.otlp;
+  for (const signal of ["metrics", "traces"]) {
+    const failing = otlp?.[signal]?.failing;
+    if (failing) notices.push(notice(false, `No ${signal} can be pushed to ${otlp.endpoint}, since ${ago(failing.since)}.`, failing.error));
+  }
   replace(by("notices"), notices);
 
   const failed = hosts.reduce((sum, host) => sum + host.failed, 0);
@@ -262,7 +267,9 @@ function lastError(failure) {
   if (!failure) return [];
   return [
     el("span", "mono", failure.reason),
+    failure.error_type ? el("span", "mono", ` ${failure.error_type}`) : null,
     el("small", "", ` ${ago(failure.at)}`),
+    failure.reason === "malformed" ? el("small", "few", failure.error) : null,
     failure.request_id ? el("small", "few mono", failure.request_id) : null,
   ].filter(Boolean);
 }
@@ -334,7 +341,10 @@ function details(policy) {
     ].filter(([, id]) => id).map(([name, id]) => el("span", "", el("small", "", `${name} `), el("span", "mono", id), "  "));
     const text = [failure.error, failure.detail].filter(Boolean).join(" — ");
     failures.append(el("div", "failure",
-      el("p", "", el("strong", "mono", failure.reason), el("small", "", `  ${failure.at}, ${ago(failure.at)}`)),
+      el("p", "", el("strong", "mono", failure.reason),
+        failure.error_type ? el("span", "mono", ` ${failure.error_type}`) : null,
+        el("small", "", `  ${failure.at}, ${ago(failure.at)}`),
+        failure.count > 1 ? el("small", "", `, ${whole(failure.count)} times since ${failure.since}`) : null),
       text ? el("p", "", text) : null,
       ids.length ? el("p", "", ...ids) : null,
       advice ? el("p", "soft", advice) : null));
