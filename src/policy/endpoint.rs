@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use http::Uri;
@@ -85,15 +85,32 @@ fn host_address(host: &str) -> Option<IpAddr> {
 }
 
 /// Whether an address is only of this machine's link, where clouds give metadata and credentials: 169.254.0.0/16, fe80::/10,
-/// and AWS's fd00:ec2::/32 (EC2 user guide, instance metadata; EKS user guide, Pod Identity).
+/// AWS's fd00:ec2::/32 (EC2 user guide, instance metadata; EKS user guide, Pod Identity), and what leads to one of them
+/// by a gateway between IPv6 and IPv4.
 pub fn is_link_local(address: IpAddr) -> bool {
-    const AWS: [u16; 2] = [0xfd00, 0x0ec2];
-    let v6 = |address: Ipv6Addr| {
-        address.is_unicast_link_local() || matches!(address.segments(), [a, b, ..] if [a, b] == AWS)
-    };
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => v6(address),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || matches!(address.segments(), [0xfd00, 0x0ec2, ..])
+                || embedded(address).is_some_and(|inner| inner.is_link_local())
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address carries, and may be delivered to.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match address.segments() {
+        // Compatible and mapped (RFC 4291, 2.5.5), and translated (RFC 2765, 2.1).
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
+        // NAT64: the well-known prefix (RFC 6052, 2.1), and the one for a network's own (RFC 8215), as long as it may be.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => v4(high, low),
+        // 6to4 (RFC 3056, 2).
+        [0x2002, high, low, ..] => v4(high, low),
+        // ISATAP (RFC 5214, 6.1).
+        [.., 0 | 0x200, 0x5efe, high, low] => v4(high, low),
+        _ => None,
     }
 }
 
@@ -141,6 +158,17 @@ mod tests {
             ("http://[fd00:ec2::254]", Err(Error::LinkLocal)),
             ("http://[fd00:ec2:0:0::23]", Err(Error::LinkLocal)),
             ("http://[::ffff:169.254.169.254]", Err(Error::LinkLocal)),
+            ("http://[::169.254.169.254]", Err(Error::LinkLocal)),
+            ("http://[::ffff:0:169.254.169.254]", Err(Error::LinkLocal)),
+            ("http://[64:ff9b::a9fe:a9fe]", Err(Error::LinkLocal)),
+            ("http://[64:ff9b:1:2::169.254.170.2]", Err(Error::LinkLocal)),
+            ("http://[2002:a9fe:a9fe::]", Err(Error::LinkLocal)),
+            ("http://[2002:a9fe:a9fe:1::1]:80", Err(Error::LinkLocal)),
+            ("http://[2001:db8::5efe:169.254.169.254]", Err(Error::LinkLocal)),
+            ("http://[64:ff9b::192.0.2.1]", Ok(())),
+            ("http://[2002:c000:201::1]", Ok(())),
+            ("http://[::]", Ok(())),
+            ("http://[2001:db8::a9fe:a9fe]", Ok(())),
             ("http://[fd00:ec3::1]", Ok(())),
             ("http://169.253.1.1", Ok(())),
         ] {
