@@ -116,9 +116,14 @@ impl Current {
 }
 
 /// The names by which callers are known: the URIs and DNS names of a certificate that was verified.
+///
+/// A URI has a scheme, and a DNS name no colon. What is otherwise is left out, so that an authority that may issue the one
+/// kind cannot make a name that passes for the other.
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
+    let uris = certificate.valid_uri_names().filter(|name| name.contains(':'));
+    let dns_names = certificate.valid_dns_names().filter(|name| !name.contains(':'));
+    uris.chain(dns_names).map(str::to_owned).collect()
 }
 
 fn verifier(
@@ -176,6 +181,23 @@ mod tests {
     fn pair() -> (String, String) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_uri_is_none_without_a_scheme_and_passes_for_no_dns_name() {
+        use rcgen::SanType::{DnsName, URI};
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let text = |text: &str| text.to_owned().try_into().unwrap();
+        params.subject_alt_names = vec![
+            DnsName(text("dns.example.org")),
+            DnsName(text("spiffe://dns.example.org/a")),
+            URI(text("spiffe://example.org/a")),
+            URI(text("urn:uuid:1")),
+            URI(text("uri.example.org")),
+        ];
+        let certificate = params.self_signed(&key).unwrap();
+        assert_eq!(names(certificate.der()), ["spiffe://example.org/a", "urn:uuid:1", "dns.example.org"]);
     }
 
     #[test]
