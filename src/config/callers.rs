@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
     sync::Arc,
     time::Duration,
 };
 
 use super::{
     check::join,
+    content::{self, Most},
     fault::{Found, Place},
     node::{Node, Value},
     secrets::Secrets,
@@ -167,7 +167,7 @@ fn empty(own: &Section<'_>, key: &str, found: &mut Found) {
 fn file_keys(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Keys> {
     let path = secrets.path(setting.node.text()?);
     let place: Option<Place> = Some(setting.node.place);
-    match fs::read(&path) {
+    match content::read(&path, Most::NAMED) {
         Err(error) => {
             found.add(place, &setting.key, format_args!("the file {} cannot be read: {error}", path.display()))
         }

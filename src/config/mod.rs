@@ -2,6 +2,7 @@
 
 mod callers;
 mod check;
+mod content;
 mod effective;
 mod fault;
 mod files;
@@ -16,9 +17,7 @@ mod server;
 mod shape;
 mod telemetry;
 
-use std::{collections::HashMap, fs, net::SocketAddr, path::Path, sync::Arc};
-
-use zeroize::Zeroizing;
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
 
 pub(crate) use self::{
     fault::Found,
@@ -85,8 +84,8 @@ impl Config {
 
     fn load_once(file: &Path) -> Result<Self, Faults> {
         let files = noted(file);
-        match fs::read_to_string(file) {
-            Ok(text) => Self::read(&Zeroizing::new(text), file, files),
+        match content::read_text(file, content::Most::CONFIGURATION) {
+            Ok(text) => Self::read(&text, file, files),
             Err(error) => {
                 let mut found = Found::default();
                 found.add(None, "", format_args!("cannot be read: {error}"));

@@ -1,13 +1,14 @@
 //! Secrets by reference: an environment variable, a file, or the text itself.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
 use secrecy::SecretString;
 
 use super::{
+    content::{self, Most},
     fault::Found,
     files::Files,
     node::{Entry, Value},
@@ -50,7 +51,7 @@ impl Secrets {
                 let name = node.text().filter(|name| !name.is_empty())?;
                 match key.as_str() {
                     "env" => variable(name),
-                    "file" => content(&self.path(name)),
+                    "file" => file(&self.path(name)),
                     _ => return None,
                 }
             }
@@ -68,9 +69,10 @@ fn variable(name: &str) -> Result<SecretString, String> {
     }
 }
 
-fn content(path: &Path) -> Result<SecretString, String> {
-    match fs::read_to_string(path) {
-        Ok(text) => without_line_break(text).ok_or_else(|| format!("the file {} is empty", path.display())),
+fn file(path: &Path) -> Result<SecretString, String> {
+    match content::read_text(path, Most::NAMED) {
+        Ok(mut text) => without_line_break(std::mem::take(&mut *text))
+            .ok_or_else(|| format!("the file {} is empty", path.display())),
         Err(error) => Err(format!("the file {} cannot be read: {error}", path.display())),
     }
 }

@@ -1,13 +1,14 @@
 //! The section `server`: where and how calls are served.
 
 use std::{
-    fmt, fs,
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
 use super::{
+    content::{self, Most},
     fault::Found,
     secrets::Secrets,
     section::{Section, Setting},
@@ -138,12 +139,13 @@ fn tls(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Optio
     let mut pem = |key: &str, found: &mut Found| {
         let setting = own.get(key)?;
         let path = secrets.path(setting.node.text()?);
-        fs::read(&path)
+        content::read(&path, Most::NAMED)
             .map_err(|error| {
                 let message = format!("the file {} cannot be read: {error}", path.display());
                 found.add(Some(setting.node.place), setting.key, message);
             })
             .ok()
+            .map(|mut content| std::mem::take(&mut *content))
     };
     let (certificate, key, client_ca) = (pem("certificate", found), pem("key", found), pem("client_ca", found));
     let optional = own.choice("client_certificate", &[("required", false), ("optional", true)]);

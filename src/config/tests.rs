@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use super::*;
 use crate::policy::{Invocation, Log};
@@ -118,6 +118,7 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
         ("another word", orders("credentials: mine"), "f.yaml:5:18: policies.orders.credentials: is a single value: expected `default` or a map of"),
         ("an empty secret", orders("credentials: {access_key_id: A, secret_access_key: ''}"), "policies.orders.credentials.secret_access_key: is empty"),
         ("an unset variable", orders("credentials: {access_key_id: A, secret_access_key: {env: LAMBDA_POLICY_TEST_UNSET}}"), "policies.orders.credentials.secret_access_key: the environment variable LAMBDA_POLICY_TEST_UNSET is not set"),
+        ("a device", orders("credentials: {access_key_id: A, secret_access_key: {file: /dev/zero}}"), "policies.orders.credentials.secret_access_key: the file /dev/zero cannot be read: it is a device: expected a regular file"),
         ("an unreadable file", orders("credentials: {access_key_id: A, secret_access_key: {file: not/there}}"), "policies.orders.credentials.secret_access_key: the file not/there cannot be read: No such file"),
         ("a secret of two", orders("credentials: {access_key_id: A, secret_access_key: {env: A, file: b}}"), "is no secret: expected text, `{env: NAME}` or `{file: PATH}`"),
         ("no role", orders("credentials: {assume_role: {role_arn: orders}}"), "policies.orders.credentials.assume_role.role_arn: is not a role's ARN"),
