@@ -3,6 +3,7 @@
 mod files;
 mod listen;
 mod pages;
+mod reads;
 mod reload;
 mod samples;
 mod seal;

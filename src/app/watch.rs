@@ -5,23 +5,32 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
+use super::reads::Reads;
 use crate::config::{Files, Stamp};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long to wait after files could not be read in time, as the next look may not come back either.
+const HELD_UP: Duration = Duration::from_secs(60);
+/// How long files may go on changing: one that never settles keeps none of the others from taking effect.
+const RESTLESS: Duration = Duration::from_secs(3);
 
 /// Files and how they looked last.
 #[derive(Debug)]
 pub(super) struct Watch {
     files: Arc<[PathBuf]>,
     last: Vec<Stamp>,
+    reads: Reads,
+    pause: Duration,
 }
 
 impl Watch {
     /// Begins to watch; what has changed since the files were read is a change.
-    pub(super) fn new(files: Files) -> Self {
+    pub(super) fn new(files: Files, reads: &Reads) -> Self {
         let (files, last): (Vec<_>, _) = files.into_iter().unzip();
-        Self { files: files.into(), last }
+        Self { files: files.into(), last, reads: reads.clone(), pause: PERIOD }
     }
 
     /// Watches these too. Of a file that is watched already the later look counts.
@@ -29,24 +38,35 @@ impl Watch {
         let mut all: BTreeMap<_, _> = self.files.iter().cloned().zip(self.last.iter().copied()).collect();
         all.extend(files);
         let (files, last): (Vec<_>, _) = all.into_iter().unzip();
-        *self = Self { files: files.into(), last };
+        (self.files, self.last) = (files.into(), last);
     }
 
-    /// Waits until a file changed, then for as long as they go on changing, so that a half-written set is not read.
-    /// Nothing is lost if the wait is given up.
-    pub(super) async fn changed(&mut self) {
-        let mut changed = false;
+    /// Forgets how the files looked, as they could not be read: the next look is in a minute, and sees a change in any case.
+    pub(super) fn forget(&mut self) {
+        self.last.clear();
+        self.pause = HELD_UP;
+    }
+
+    /// Waits until a file changed, then for as long as they go on changing, so that a half-written set is not read, but for
+    /// three seconds at the most. Nothing is lost if the wait is given up.
+    ///
+    /// # Errors
+    /// If the files cannot be looked at.
+    pub(super) async fn changed(&mut self) -> Result<(), String> {
+        let mut since = None;
         loop {
-            tokio::time::sleep(PERIOD).await;
+            sleep(self.pause).await;
             let files = Arc::clone(&self.files);
             let look = move || files.iter().map(|file| Stamp::of(file)).collect::<Vec<_>>();
-            let Ok(now) = tokio::task::spawn_blocking(look).await else { return };
+            let now = self.reads.run(look).await?;
+            self.pause = PERIOD;
             let again = now != self.last;
             self.last = now;
-            if changed && !again {
-                return;
+            match since {
+                None if again => since = Some(Instant::now()),
+                Some(first) if !again || first.elapsed() >= RESTLESS => return Ok(()),
+                _ => {}
             }
-            changed |= again;
         }
     }
 }
@@ -82,8 +102,12 @@ mod tests {
         directory
     }
 
+    fn watch(files: Files) -> Watch {
+        Watch::new(files, &Reads::new())
+    }
+
     async fn notices(watch: &mut Watch) -> bool {
-        tokio::time::timeout(PERIOD * 5, watch.changed()).await.is_ok()
+        tokio::time::timeout(PERIOD * 5, watch.changed()).await.is_ok_and(|looked| looked.is_ok())
     }
 
     #[tokio::test(start_paused = true)]
@@ -98,7 +122,7 @@ mod tests {
         let file = directory.join("secret");
         std::os::unix::fs::symlink("..data/secret", &file).unwrap();
 
-        let mut watch = Watch::new(files(&directory, &["secret"]));
+        let mut watch = watch(files(&directory, &["secret"]));
         assert!(!notices(&mut watch).await, "nothing changed yet");
         std::os::unix::fs::symlink("2", directory.join("..tmp")).unwrap();
         fs::rename(directory.join("..tmp"), &data).unwrap();
@@ -113,9 +137,40 @@ mod tests {
         fs::write(directory.join("secret"), "one").unwrap();
         let read = files(&directory, &["secret"]);
         fs::write(directory.join("secret"), "another").unwrap();
-        let mut watch = Watch::new(read);
+        let mut watch = watch(read);
         assert!(notices(&mut watch).await);
         assert!(!notices(&mut watch).await, "and it is one change");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_goes_on_changing_is_a_change_all_the_same() {
+        let directory = directory("restless");
+        fs::write(directory.join("secret"), "one").unwrap();
+        let mut watch = watch(files(&directory, &["secret"]));
+        let secret = directory.join("secret");
+        let writing = tokio::spawn(async move {
+            for length in 5.. {
+                fs::write(&secret, "x".repeat(length)).unwrap();
+                sleep(PERIOD / 2).await;
+            }
+        });
+        for _ in 0..3 {
+            assert!(notices(&mut watch).await);
+        }
+        writing.abort();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_were_forgotten_have_changed_once() {
+        let directory = directory("forgotten");
+        fs::write(directory.join("secret"), "one").unwrap();
+        let mut watch = watch(files(&directory, &["secret"]));
+        watch.forget();
+        assert!(!notices(&mut watch).await, "not at once");
+        assert!(tokio::time::timeout(HELD_UP * 2, watch.changed()).await.is_ok());
+        assert!(!notices(&mut watch).await);
         fs::remove_dir_all(directory).unwrap();
     }
 
@@ -124,7 +179,7 @@ mod tests {
         let directory = directory("refused");
         fs::write(directory.join("old"), "one").unwrap();
         for changed in ["new", "old"] {
-            let mut watch = Watch::new(files(&directory, &["old"]));
+            let mut watch = watch(files(&directory, &["old"]));
             watch.add(files(&directory, &["new"]));
             assert!(!notices(&mut watch).await, "nothing changed yet");
             fs::write(directory.join(changed), "another").unwrap();

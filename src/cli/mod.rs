@@ -17,6 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tokio::runtime;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
@@ -74,8 +75,25 @@ enum Command {
 }
 
 /// Runs a command; what it prints is for people, but for `schema`, `import` and `descriptor`.
-pub async fn main() -> ExitCode {
-    match Cli::parse().command {
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    to_its_end(run(command))
+}
+
+/// Runs a command on this thread. What it leaves behind, such as the read of a file that does not come back, is not waited for.
+fn to_its_end(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => wrong(&format!("the program cannot start: {error}")),
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
         Command::Serve { config } => {
             log::start(Form::Auto, LevelFilter::INFO);
             serve(config).await
@@ -152,4 +170,29 @@ fn complain(text: &str) {
 fn wrong(text: &str) -> ExitCode {
     complain(text);
     ExitCode::from(WRONG)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        sync::mpsc,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_command_ends_though_something_of_it_does_not() {
+        let (release, held) = mpsc::channel::<()>();
+        let began = Instant::now();
+        let code = to_its_end(async move {
+            // It would end by itself one day, so that the test fails and does not hang.
+            tokio::task::spawn_blocking(move || held.recv_timeout(Duration::from_secs(20)));
+            ExitCode::from(7)
+        });
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(7)));
+        assert!(began.elapsed() < Duration::from_secs(15));
+        drop(release);
+    }
 }

@@ -250,10 +250,10 @@ metrics! {
         "How many configurations have taken effect since the start, the first included.", [];
     /// Configurations that did not.
     CONFIG_FAILURES = "lambda_policy.config.reload.failures", Kind::Counter, "{reload}",
-        "Changed configurations that were wrong, so that the old one stayed in force.", [];
+        "Changed configurations that were wrong or could not be read, so that the old one stayed in force.", [];
     /// Whether the last one did not.
     CONFIG_REFUSED = "lambda_policy.config.refused", Kind::Gauge, "{configuration}",
-        "1 while the changed configuration is wrong, so that an older one is in force, else 0.", [];
+        "1 while the changed configuration is wrong or cannot be read, so that an older one is in force, else 0.", [];
     /// Policies in force.
     CONFIG_POLICIES = "lambda_policy.config.policies", Kind::Gauge, "{policy}",
         "Policies in force.", [];

@@ -147,6 +147,49 @@ async fn sighup_reads_the_file_again() {
 }
 
 #[tokio::test]
+async fn a_pipe_in_a_files_place_is_told_and_keeps_neither_reload_nor_the_end_waiting() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    directory.write("secret", Lambda::SECRET);
+    let keys = format!("{{access_key_id: {}, secret_access_key: {{file: secret}}}}", Lambda::KEY_ID);
+    let policies = |name: &str| config(&lambda, "", &format!("  {name}: {{function: echo, credentials: {keys}}}\n"));
+    let file = directory.write("f.yaml", &policies("first"));
+    let mut process = Process::serve(&file, &[]);
+    let caller = client(&served(&mut process).await).await;
+    let admin = process.address("admin").unwrap();
+    let replace_by_pipe = |name: &str| {
+        let path = directory.0.join(name);
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    };
+    let told = async |process: &Process, what: &str| {
+        let expected = format!("{what} cannot be read: it is a pipe: expected a regular file");
+        eventually(&expected, async || process.said().contains(&expected).then_some(())).await;
+    };
+    for (pipe, what, text, policy) in
+        [("f.yaml", "f.yaml:", policies("second"), "second"), ("secret", "secret", Lambda::SECRET.to_owned(), "second")]
+    {
+        let path = replace_by_pipe(pipe);
+        process.signal("HUP");
+        told(&process, what).await;
+        execute(&caller, request(if pipe == "secret" { "second" } else { "first" }, "{}")).await.unwrap();
+        std::fs::remove_file(path).unwrap();
+        directory.write(pipe, &text);
+        process.signal("HUP");
+        eventually("the repaired file", async || execute(&caller, request(policy, "{}")).await.ok()).await;
+    }
+    let (_, _, metrics) = crate::support::admin(&admin, "GET", "/metrics", "*/*", "").await;
+    let failures = metrics.lines().find(|line| line.starts_with("lambda_policy_config_reload_failures_total"));
+    let failures = failures.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap();
+    assert!(failures >= 2.0, "{failures}");
+    replace_by_pipe("f.yaml");
+    process.signal("HUP");
+    process.signal("TERM");
+    assert_eq!(eventually("the end", async || process.exit_code()).await, 0);
+}
+
+#[tokio::test]
 async fn the_default_chain_is_the_services_own_identity() {
     let lambda = lambda().await;
     let directory = Directory::new();
