@@ -316,7 +316,8 @@ async fn frames_with_nothing_in_them_end_the_connection_and_others_wait_for_thei
             let mut raw = Raw::open(&service.address).await;
             raw.send(&frame(HEADERS, END_HEADERS, 1, &head())).await;
             raw.send(&frame(DATA, 0, 1, &[0, 0, 0x7a, 0x12, 0])).await;
-            raw.flood(200, &frame(DATA, 0, 1, b"x").repeat(100)).await;
+            raw.flood(20, &frame(DATA, 0, 1, b"x").repeat(10_000)).await;
+            calmed(&raw.ended().await, "too_many_data_frames");
 
             for (kind, payload) in [(PING, &[0; 8][..]), (SETTINGS, &[0, 3, 0, 0, 0, 9])] {
                 let mut raw = Raw::open(&service.address).await;
@@ -551,11 +552,19 @@ async fn deep_and_long_input_gets_an_answer() {
     use lambda_policy::pb::{Header, HttpRequest, LambdaPolicy, execute_policy_request::Input};
     let http = |http: HttpRequest| Some(Input::Http(HttpRequest { method: "GET".into(), ..http }));
     type Change<'a> = &'a dyn Fn(&mut ExecutePolicyRequest);
-    let rows: [(&str, Change<'_>, &str); 12] = [
+    let rows: [(&str, Change<'_>, &str); 13] = [
         ("deep JSON", &|r| r.input = Some(Input::Json(closed.clone())), ""),
         ("deep JSON that is none", &|r| r.input = Some(Input::Json(deep.clone())), "INVALID_REQUEST"),
         ("a deep payload", &|r| r.input = Some(Input::Payload(closed.clone().into())), ""),
-        ("a deep context", &|r| r.context = closed.clone(), "INVALID_REQUEST"),
+        ("a deep context", &|r| r.context = format!("{{\"custom\":{closed}}}"), "INVALID_REQUEST"),
+        (
+            "a deep authorizer that is JSON",
+            &|r| {
+                r.policy = "url".into();
+                r.input = http(HttpRequest { authorizer: closed.clone(), ..Default::default() });
+            },
+            "",
+        ),
         (
             "a deep authorizer",
             &|r| r.input = http(HttpRequest { authorizer: deep.clone(), ..Default::default() }),
@@ -672,6 +681,14 @@ fn the_table_of_limits_has_the_numbers_of_the_source() {
         ("src/admission/bodies.rs", "HEAD: usize = 16 * 1024", "16 KiB each"),
         ("src/admission/bodies.rs", "SMALL: usize = 64 * 1024", "up to 64 KiB"),
         ("src/grpc/mod.rs", "MAX_MESSAGE: usize = 8 * 1024 * 1024", "| 8 MiB, of Tyk 16 MiB;"),
+        (
+            "src/config/content.rs",
+            "CONFIGURATION: Self = Self(64 << 20)",
+            "| 64 MiB, and 1 MiB for each file that it names;",
+        ),
+        ("src/config/content.rs", "NAMED: Self = Self(1 << 20)", "| 64 MiB, and 1 MiB for each file that it names;"),
+        ("src/app/reads.rs", "LONGEST: Duration = Duration::from_secs(30)", "that it names; 30 seconds |"),
+        ("src/app/watch.rs", "RESTLESS: Duration = Duration::from_secs(3)", "| 3 seconds |"),
         ("src/error.rs", "MAX_MESSAGE: usize = 1024", "| 1 KiB, and 16 violations |"),
         ("src/http/keys.rs", "MOST_FETCHES: usize = 3", "| 3 within 30 seconds,"),
         ("src/http/keys.rs", "WINDOW: Duration = Duration::from_secs(30)", "| 3 within 30 seconds,"),
