@@ -110,7 +110,7 @@ pub(crate) fn print(results: &Results, criteria: &[Criterion]) {
     ));
     let [off, on] = results.telemetry.each_ref().map(Rounds::median);
     say(&format!(
-        "without metrics, access lines and spans {:.1} us, with all of them, pushed each second, {:.1}",
+        "without metrics, access lines and spans {:.1} us, with all of them, pushed to a collector, {:.1}",
         off.cpu_us, on.cpu_us
     ));
     say("");

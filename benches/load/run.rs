@@ -54,7 +54,7 @@ pub(crate) struct Results {
     pub workers: [Rounds; 2],
     /// The two cores were also those of the load, so that only CPU time tells what they could do alone.
     pub workers_share: bool,
-    /// Without metrics, lines and spans, and with all of them, pushed each second.
+    /// Without metrics, lines and spans, and with all of them, pushed to a collector.
     pub telemetry: [Rounds; 2],
     pub footprint: Footprint,
 }

@@ -38,11 +38,11 @@ pub(crate) fn start(cores: &Cores, upstream: SocketAddr, policies: usize) -> Out
     start_with(cores, upstream, policies, &[], "")
 }
 
-/// Starts it with metrics, access lines, and metrics and spans pushed to a collector, at the default sampling; or with none of it.
+/// Starts it with metrics, access lines, and metrics and spans pushed to a collector, as often and for as many calls as by default; or with none of it.
 pub(crate) fn start_telling(cores: &Cores, upstream: SocketAddr, collector: Option<SocketAddr>) -> Outcome<Started> {
     match collector {
         Some(address) => {
-            let telemetry = format!("telemetry: {{otlp: {{endpoint: 'http://{address}', interval: 1s}}}}\n");
+            let telemetry = format!("telemetry: {{otlp: {{endpoint: 'http://{address}'}}}}\n");
             start_with(cores, upstream, POLICIES, &[], &telemetry)
         }
         None => start_with(cores, upstream, POLICIES, &[("LAMBDA_POLICY_LOG", "warn")], "telemetry: {metrics: off}\n"),

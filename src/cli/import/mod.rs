@@ -1,6 +1,6 @@
 //! `import`: another gateway's configuration as a policies file, and what of it cannot be taken over.
 //!
-//! An importer is a function from a document's text to an [`Imported`]; nothing but [`run`] reads or prints. No secret
+//! An importer is a function from a document's text to an `Imported`; nothing but `run` reads or prints. No secret
 //! is ever copied, and no message has a value of the document in it: a secret may stand where nobody expects one.
 
 mod apiconnect;
