@@ -29,7 +29,9 @@ use super::{
     meters::{Failure, Invoked, Meters},
     names::{self, Kind, Label, Metric},
     otlp::{self, Otlp, Pushes},
-    process, scrape,
+    process,
+    readers::Readers,
+    scrape,
     spans::Traces,
     tally::{Clock, Figures, Recent, Tally},
 };
@@ -112,23 +114,23 @@ impl Metrics {
                 let most = if by_policy { MOST_SERIES } else { MOST_OTHERS };
                 Stream::builder().with_cardinality_limit(most).build().ok()
             });
-        if counted {
-            provider = provider.with_reader(scraped);
-        }
         let signals = ["metrics", "traces"];
         let [pushes, span_pushes] = signals.map(|signal| Arc::new(Pushes::new(signal, push)));
         let mut traces = None;
         let mut pushed = Vec::new();
-        if let Some(push) = push {
-            if let Some(ratio) = push.traces {
-                traces = Some(Traces::new(push, ratio, &resource, &span_pushes)?);
-                pushed.push(Arc::clone(&span_pushes));
-            }
-            if counted {
+        if let Some(push) = push
+            && let Some(ratio) = push.traces
+        {
+            traces = Some(Traces::new(push, ratio, &resource, &span_pushes)?);
+            pushed.push(Arc::clone(&span_pushes));
+        }
+        if counted {
+            let reader = push.map(|push| -> Result<_, String> {
                 pushed.push(Arc::clone(&pushes));
                 let exporter = otlp::exporter(push, Arc::clone(&pushes))?;
-                provider = provider.with_reader(PeriodicReader::builder(exporter).with_interval(push.interval).build());
-            }
+                Ok(PeriodicReader::builder(exporter).with_interval(push.interval).build())
+            });
+            provider = provider.with_reader(Readers { scraped, pushed: reader.transpose()? });
         }
         let provider = provider.build();
         let meter = provider.meter("lambda-policy");

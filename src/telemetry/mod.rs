@@ -9,6 +9,7 @@ mod metrics;
 pub mod names;
 mod otlp;
 mod process;
+mod readers;
 mod rpc;
 mod runtime;
 mod scrape;
