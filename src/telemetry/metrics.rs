@@ -40,9 +40,11 @@ use crate::{
     trace::{Context, Trace},
 };
 
-/// How many series a metric may have that tells policies apart; more are one series, `otel.metric.overflow`. The SDK
-/// takes memory for all of them at once, 50 bytes each.
+/// How many series a metric may have that tells policies apart, or [`EACH_POLICY`] of each policy if those are more; more are
+/// one series, `otel.metric.overflow`. The SDK takes memory for all of them at once, 50 bytes each.
 const MOST_SERIES: usize = 3_500;
+/// It ends well, and in some of the ways that there are to fail.
+const EACH_POLICY: usize = 4;
 /// The same of the others, whose labels bound them far below.
 const MOST_OTHERS: usize = 200;
 
@@ -92,26 +94,28 @@ impl Metrics {
     /// # Errors
     /// If the endpoint to push to is none.
     pub fn new(push: Option<&Otlp>) -> Result<Arc<Self>, String> {
-        Self::with(true, push)
+        Self::with(true, push, 0)
     }
 
-    /// The same, or none at all: an instrument that nobody reads does nothing. Spans are pushed either way.
+    /// The same, or none at all: an instrument that nobody reads does nothing. Spans are pushed either way. The more
+    /// `policies` there are, the more series a metric may have.
     ///
     /// # Errors
     /// If the endpoint to push to is none.
-    pub fn with(counted: bool, push: Option<&Otlp>) -> Result<Arc<Self>, String> {
+    pub fn with(counted: bool, push: Option<&Otlp>, policies: usize) -> Result<Arc<Self>, String> {
+        let by_policy = MOST_SERIES.max(EACH_POLICY * policies);
         let (registry, resource) = (Registry::new(), resource());
         let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
         let scraped = scraped.build().map_err(|error| error.to_string())?;
         let mut provider = SdkMeterProvider::builder()
             .with_resource(resource.clone())
             // An error would be a limit of 0.
-            .with_view(|instrument: &Instrument| {
+            .with_view(move |instrument: &Instrument| {
                 let metric = names::ALL.iter().find(|metric| metric.name == instrument.name());
-                let by_policy = metric.is_some_and(|metric| {
+                let tells_apart = metric.is_some_and(|metric| {
                     metric.labels.iter().any(|label| label.name == names::POLICY.name || label.name == "qualifier")
                 });
-                let most = if by_policy { MOST_SERIES } else { MOST_OTHERS };
+                let most = if tells_apart { by_policy } else { MOST_OTHERS };
                 Stream::builder().with_cardinality_limit(most).build().ok()
             });
         let signals = ["metrics", "traces"];
@@ -389,4 +393,33 @@ fn resource() -> Resource {
         builder = builder.with_attribute(KeyValue::new(INSTANCE, uuid::Uuid::new_v4().to_string()));
     }
     if named { builder.build() } else { builder.with_service_name("lambda-policy").build() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::telemetry::access::Line;
+
+    /// Series of calls, and whether some are one, after a call of each of so many policies.
+    fn series(expected: usize, policies: usize) -> (usize, bool) {
+        let metrics = Metrics::with(true, None, expected).unwrap();
+        let names: Vec<Name> = (0..policies).map(|number| Name::parse(&format!("policy-{number}")).unwrap()).collect();
+        metrics.set_policies(names.iter().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+        for name in &names {
+            drop(Line::start(&metrics, "ExecutePolicy", name.as_str()));
+        }
+        let text = metrics.scrape(scrape::Form::Prometheus).unwrap();
+        let calls = text.lines().filter(|line| line.starts_with("lambda_policy_calls_total{"));
+        (calls.count(), text.contains("otel_metric_overflow=\"true\""))
+    }
+
+    #[test]
+    fn every_policy_that_was_there_at_the_start_has_series_of_its_own() {
+        let many = MOST_SERIES + 500;
+        assert_eq!(series(many, many), (many, false));
+        assert_eq!(series(0, MOST_SERIES - 1), (MOST_SERIES - 1, false));
+        let (found, overflow) = series(0, many);
+        assert!(found <= MOST_SERIES + 1 && overflow, "{found}");
+    }
 }
