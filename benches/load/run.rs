@@ -84,6 +84,10 @@ const PAYLOADS: [(usize, usize); 3] = [(16 * 1024, 64), (1024 * 1024, 16), (6_00
 const SLOW_MS: u64 = 20;
 /// How often a second the upstream is called directly: so seldom that no call waits for another.
 const DIRECT: f64 = 4000.0;
+/// How often the service is driven in turns without telemetry and with it, before both are started anew.
+const TURNS: usize = 6;
+/// How many such turns are as long as another drive.
+const TURN: f64 = 4.0;
 /// How many in flight make about half of the service's load.
 const FEW: usize = 4;
 
@@ -190,23 +194,32 @@ impl Run {
     }
 
     /// The same calls with nothing told of them, and with everything.
+    ///
+    /// The difference is small beside what a process owes to the addresses that it happened to get, and to what else the
+    /// machine does at the time: so they are started anew for each round, and driven for short turns in it.
     fn telemetry(&self) -> Outcome<[Rounds; 2]> {
         report::say("telemetry off and on ...");
         let upstream = self.upstream(Some(200), 0)?;
         let collector = Collector::start(&self.plan.upstream)?;
-        let [off, on] = [None, Some(collector.address)].map(|to| -> Outcome<Running> {
-            let started = service::start_telling(&self.plan.target, upstream.address, to)?;
-            Ok(Running { target: Target::Service, process: started.process, address: started.address })
-        });
-        let [off, on] = [off?, on?];
         let mut found = [Rounds::default(), Rounds::default()];
-        for round in 0..self.rounds {
-            let mut turns: Vec<_> = [&off, &on].into_iter().zip(&mut found).collect();
-            if round % 2 == 1 {
-                turns.reverse();
-            }
-            for (running, rounds) in turns {
-                rounds.0.push(self.drive(running).run(&self.plan)?);
+        for _ in 0..self.rounds {
+            let [off, on] = [None, Some(collector.address)].map(|to| -> Outcome<Running> {
+                let started = service::start_telling(&self.plan.target, upstream.address, to)?;
+                let running = Running { target: Target::Service, process: started.process, address: started.address };
+                // Clients and connections are made, and the first spans are on their way.
+                self.drive(&running).run(&self.plan)?;
+                Ok(running)
+            });
+            let both = [off?, on?];
+            for turn in 0..TURNS {
+                let mut turns: Vec<_> = both.iter().zip(&mut found).collect();
+                if turn % 2 == 1 {
+                    turns.reverse();
+                }
+                for (running, rounds) in turns {
+                    let seconds = self.seconds / TURN;
+                    rounds.0.push(drive::Args { seconds, warm_up: 0.1, ..self.drive(running) }.run(&self.plan)?);
+                }
             }
         }
         Ok(found)
