@@ -95,7 +95,7 @@ impl Line {
         let name = if policy.is_empty() { Name::INLINE } else { policy };
         let meters = metrics.of(name);
         // The name is the caller's text unless a policy is found by it.
-        let policy = (name != meters.name).then(|| name.chars().take(64).collect());
+        let policy = (*name != *meters.name).then(|| name.chars().take(64).collect());
         let started = Instant::now();
         Self {
             meters,
@@ -290,7 +290,7 @@ impl Line {
         if self.trace.spans().is_some() {
             let ended = Ended {
                 rpc: self.rpc,
-                policy: &self.meters.name,
+                policy: Arc::clone(&self.meters.name),
                 end,
                 ran,
                 started: self.began,
@@ -299,9 +299,9 @@ impl Line {
                 at,
                 status: self.status,
                 begun: self.begun,
-                aws_request_id: aws_request_id.filter(|id| !id.is_empty()),
+                aws_request_id: aws_request_id.filter(|id| !id.is_empty()).map(Box::from),
             };
-            self.meters.trace(&self.trace, &ended);
+            self.meters.trace(&self.trace, ended);
         }
         (at, at.duration_since(self.began))
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::names::{CALL_DURATION, Kind, OUTCOME, POLICY};
+use super::names::{CALL_DURATION, OUTCOME, POLICY};
 use crate::trace::{Hex, Trace};
 
 /// The last call of each bucket, by outcome and the bucket's number. Only calls that spans are made of come here.
@@ -30,28 +30,21 @@ impl Exemplars {
     pub(super) fn keep(&self, outcome: &'static str, trace: &Trace, took: Duration) {
         let (Some(id), Some(spans)) = (trace.id(), trace.spans()) else { return };
         let exemplar = Exemplar { trace: id, span: Hex::of(spans.server.into()), took, at: SystemTime::now() };
-        let bucket = bounds().partition_point(|bound| *bound < took.as_secs_f64());
+        let bucket = CALL_DURATION.bounds().partition_point(|bound| *bound < took.as_secs_f64());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((outcome, bucket), exemplar);
     }
 
     /// The last call of the bucket with this upper bound, as it is written.
     pub(super) fn of(&self, outcome: &str, bound: &str) -> Option<Exemplar> {
         let bucket = match bound {
-            "+Inf" => bounds().len(),
+            "+Inf" => CALL_DURATION.bounds().len(),
             bound => {
                 let bound: f64 = bound.parse().ok()?;
-                bounds().iter().position(|known| *known == bound)?
+                CALL_DURATION.bounds().iter().position(|known| *known == bound)?
             }
         };
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|((known, at), _)| *known == outcome && *at == bucket).map(|(_, exemplar)| *exemplar)
-    }
-}
-
-fn bounds() -> &'static [f64] {
-    match CALL_DURATION.kind {
-        Kind::Histogram(bounds) => bounds,
-        Kind::Counter | Kind::Gauge | Kind::Sum => &[],
     }
 }
 

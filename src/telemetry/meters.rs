@@ -5,22 +5,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{BoundCounter, BoundHistogram},
-};
+use opentelemetry::{KeyValue, metrics::BoundHistogram};
 
 use super::{
+    durations::Durations,
     exemplars::{Exemplar, Exemplars},
     metrics::Instruments,
-    names::{self, FUNCTION_ERRORS, Label, OUTCOMES},
+    names::{self, Label, Metric, OUTCOMES},
     spans::Ended,
     tally::Tally,
 };
 use crate::{error::Kind as Reason, trace::Trace};
-
-/// How many ways there are to end: well, by an error of the function, without an answer, or without its caller.
-const ENDS: usize = 2 + FUNCTION_ERRORS.len() + Reason::ALL.len();
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,17 +90,25 @@ impl Failure {
 /// One policy's figures. A series begins with the first call that belongs to it.
 #[derive(Debug)]
 pub(super) struct Meters {
-    pub name: String,
+    pub name: Arc<str>,
     instruments: Arc<Instruments>,
     invoked: Option<(String, String)>,
-    calls: [OnceLock<BoundCounter<u64>>; ENDS],
-    durations: [OnceLock<BoundHistogram<f64>>; OUTCOMES.len()],
-    queue: OnceLock<BoundHistogram<f64>>,
-    credentials: OnceLock<BoundHistogram<f64>>,
-    client: [OnceLock<BoundHistogram<f64>>; 1 + Reason::ALL.len()],
+    /// What every call that goes well has.
+    kept: OnceLock<Kept>,
+    /// Of those that do not.
+    calls: [OnceLock<BoundHistogram<f64>>; OUTCOMES.len()],
+    client: [OnceLock<BoundHistogram<f64>>; Reason::ALL.len()],
     /// For people.
     pub tally: Arc<Tally>,
     exemplars: Exemplars,
+}
+
+#[derive(Debug)]
+struct Kept {
+    call: Durations,
+    queue: Durations,
+    credentials: Durations,
+    client: Durations,
 }
 
 impl End {
@@ -125,15 +128,6 @@ impl End {
             Self::Error(reason) => Some(reason.reason()),
         }
     }
-
-    fn index(self) -> usize {
-        match self {
-            Self::Ok => 0,
-            Self::Cancelled => 1,
-            Self::FunctionError(kind) => 2 + FUNCTION_ERRORS.iter().position(|known| *known == kind).unwrap_or(0),
-            Self::Error(reason) => 2 + FUNCTION_ERRORS.len() + reason as usize,
-        }
-    }
 }
 
 fn attribute(label: &Label, value: &str) -> KeyValue {
@@ -149,14 +143,12 @@ impl Meters {
         tally: Arc<Tally>,
     ) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             instruments: Arc::clone(instruments),
             invoked: invoked.map(|invoked| (invoked.function.to_owned(), invoked.region.to_owned())),
-            calls: [const { OnceLock::new() }; ENDS],
-            durations: [const { OnceLock::new() }; OUTCOMES.len()],
-            queue: OnceLock::new(),
-            credentials: OnceLock::new(),
-            client: [const { OnceLock::new() }; 1 + Reason::ALL.len()],
+            kept: OnceLock::new(),
+            calls: [const { OnceLock::new() }; OUTCOMES.len()],
+            client: [const { OnceLock::new() }; Reason::ALL.len()],
             tally,
             exemplars: Exemplars::default(),
         }
@@ -174,37 +166,56 @@ impl Meters {
     /// Records a call that has ended.
     pub(super) fn record(&self, end: End, times: Times) {
         self.tally.count(end, times.total);
-        let instruments = &*self.instruments;
-        let policy = || attribute(&names::POLICY, &self.name);
-        if let Some(calls) = self.calls.get(end.index()) {
-            let bind = || {
-                let mut labels = vec![policy(), attribute(&names::OUTCOME, end.outcome())];
-                labels.extend(end.reason().map(|reason| attribute(&names::REASON, reason)));
-                instruments.calls.bind(&labels)
-            };
-            calls.get_or_init(bind).add(1);
+        if !self.instruments.counted {
+            return;
         }
-        if let Some(duration) =
-            OUTCOMES.iter().position(|outcome| *outcome == end.outcome()).and_then(|at| self.durations.get(at))
-        {
-            let bind = || instruments.call.bind(&[policy(), attribute(&names::OUTCOME, end.outcome())]);
-            duration.get_or_init(bind).record(times.total.as_secs_f64());
-        }
+        let kept = self.kept.get_or_init(|| self.kept());
         if let Some(queue) = times.queue {
-            self.queue.get_or_init(|| instruments.queue.bind(&[policy()])).record(queue.as_secs_f64());
+            kept.queue.keep(queue);
         }
         if let Some(credentials) = times.credentials {
-            let bind = || instruments.credentials.bind(&[policy()]);
-            self.credentials.get_or_init(bind).record(credentials.as_secs_f64());
+            kept.credentials.keep(credentials);
         }
-        if let Some(lambda) = times.lambda {
-            let error = match end {
-                End::Error(reason) => Some(reason),
-                End::Ok | End::FunctionError(_) | End::Cancelled => None,
-            };
-            if let Some(client) = self.client.get(error.map_or(0, |reason| 1 + reason as usize)) {
-                client.get_or_init(|| instruments.client.bind(&self.client_labels(error))).record(lambda.as_secs_f64());
+        match end {
+            End::Ok => kept.call.keep(times.total),
+            End::FunctionError(_) | End::Error(_) | End::Cancelled => {
+                if let Some(call) =
+                    OUTCOMES.iter().position(|known| *known == end.outcome()).and_then(|at| self.calls.get(at))
+                {
+                    let labels = || [attribute(&names::POLICY, &self.name), attribute(&names::OUTCOME, end.outcome())];
+                    call.get_or_init(|| self.instruments.call.bind(&labels())).record(times.total.as_secs_f64());
+                }
             }
+        }
+        match (times.lambda, end) {
+            (None, _) => {}
+            (Some(lambda), End::Error(reason)) => {
+                if let Some(client) = self.client.get(reason as usize) {
+                    let bind = || self.instruments.client.bind(&self.client_labels(Some(reason)));
+                    client.get_or_init(bind).record(lambda.as_secs_f64());
+                }
+            }
+            (Some(lambda), End::Ok | End::FunctionError(_) | End::Cancelled) => kept.client.keep(lambda),
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        let (instruments, policy) = (&*self.instruments, attribute(&names::POLICY, &self.name));
+        let durations = |metric: &Metric, histogram| Durations::new(metric.bounds(), histogram);
+        let well = [policy.clone(), attribute(&names::OUTCOME, End::Ok.outcome())];
+        let policy = [policy];
+        Kept {
+            call: durations(&names::CALL_DURATION, instruments.call.bind(&well)),
+            queue: durations(&names::QUEUE_DURATION, instruments.queue.bind(&policy)),
+            credentials: durations(&names::CREDENTIALS_DURATION, instruments.credentials.bind(&policy)),
+            client: durations(&names::CLIENT_DURATION, instruments.client.bind(&self.client_labels(None))),
+        }
+    }
+
+    /// Tells the instruments what is kept from them until somebody reads them.
+    pub(super) fn tell(&self) {
+        if let Some(Kept { call, queue, credentials, client }) = self.kept.get() {
+            [call, queue, credentials, client].into_iter().for_each(Durations::tell);
         }
     }
 
@@ -223,11 +234,11 @@ impl Meters {
         labels
     }
 
-    /// Makes the spans of a call that has ended and was chosen for them, and keeps it beside the durations.
-    pub(super) fn trace(&self, trace: &Trace, ended: &Ended<'_>) {
+    /// Has the spans made of a call that has ended and was chosen for them, and keeps it beside the durations.
+    pub(super) fn trace(&self, trace: &Trace, ended: Ended) {
         if let Some(traces) = &self.instruments.traces {
-            traces.end(trace, ended);
             self.exemplars.keep(ended.end.outcome(), trace, ended.at.duration_since(ended.started));
+            traces.end(trace, ended);
         }
     }
 
@@ -236,19 +247,9 @@ impl Meters {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_end_has_a_place_of_its_own() {
-        let functions = FUNCTION_ERRORS.iter().map(|kind| End::FunctionError(kind));
-        let errors = Reason::ALL.into_iter().map(End::Error);
-        let ends: Vec<_> = [End::Ok, End::Cancelled].into_iter().chain(functions).chain(errors).collect();
-        let places: Vec<_> = ends.iter().map(|end| end.index()).collect();
-        assert_eq!(places, (0..ENDS).collect::<Vec<_>>());
-        for end in ends {
-            assert!(OUTCOMES.contains(&end.outcome()));
-        }
+impl Drop for Meters {
+    /// The last call of a policy that is no more has ended.
+    fn drop(&mut self) {
+        self.tell();
     }
 }

@@ -1,6 +1,7 @@
 //! What the service says of itself.
 
 pub mod access;
+mod durations;
 mod exemplars;
 mod json;
 pub mod log;
@@ -8,6 +9,7 @@ mod meters;
 mod metrics;
 pub mod names;
 mod otlp;
+mod policies;
 mod process;
 mod readers;
 mod rpc;
@@ -16,6 +18,7 @@ mod scrape;
 mod spans;
 mod spread;
 mod tally;
+mod traces;
 pub mod writer;
 
 pub use self::{

@@ -302,6 +302,14 @@ metrics! {
 }
 
 impl Metric {
+    /// The upper bounds of a histogram's buckets; none of what is no histogram.
+    pub fn bounds(&self) -> &'static [f64] {
+        match self.kind {
+            Kind::Histogram(bounds) => bounds,
+            Kind::Counter | Kind::Gauge | Kind::Sum => &[],
+        }
+    }
+
     /// The name in Prometheus' text format (OpenTelemetry specification, Prometheus compatibility).
     pub fn prometheus(&self) -> String {
         let mut name = self.name.replace('.', "_");

@@ -1,4 +1,4 @@
-//! The spans of a call that was chosen for them, made when it has ended.
+//! The spans of a call that was chosen for them and has ended.
 //!
 //! Their ids are known from the beginning, as Lambda is told of them, and a tracer of the SDK would give others. So a span is
 //! made as the SDK's exporters take it, and put into the SDK's queue for them.
@@ -29,7 +29,7 @@ use super::{
     },
     otlp::{self, Otlp, Pushes},
 };
-use crate::trace::{Spans, Step, Trace, Way};
+use crate::trace::{Spans as Ids, Step, Trace, Way};
 
 /// So many spans wait to be pushed; more are dropped. Each is about 2 KB.
 const MOST: usize = 2_048;
@@ -40,10 +40,9 @@ const DELAY: Duration = Duration::from_secs(5);
 /// A call that waited less for its place or for credentials did not wait.
 const WAITED: Duration = Duration::from_millis(1);
 
-/// Chooses the calls of which spans are made, and pushes these.
+/// Makes spans, and has them pushed.
 #[derive(Debug)]
-pub(super) struct Traces {
-    ratio: f64,
+pub(super) struct Spans {
     processor: BatchSpanProcessor,
     waiting: Arc<AtomicUsize>,
     lost: Arc<Lost>,
@@ -60,11 +59,11 @@ pub(super) struct Lost {
 }
 
 /// A call that has ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended<'a> {
+#[derive(Debug)]
+pub(super) struct Ended {
     /// Through which front it came, by its name in the access log.
     pub rpc: &'static str,
-    pub policy: &'a str,
+    pub policy: Arc<str>,
     pub end: End,
     pub ran: Option<&'static str>,
     pub started: Instant,
@@ -77,11 +76,11 @@ pub(super) struct Ended<'a> {
     pub status: Option<u16>,
     /// Whether its answer had begun before it ended.
     pub begun: bool,
-    pub aws_request_id: Option<&'a str>,
+    pub aws_request_id: Option<Box<str>>,
 }
 
-impl Traces {
-    pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, pushes: &Arc<Pushes>) -> Result<Self, String> {
+impl Spans {
+    pub(super) fn new(to: &Otlp, resource: &Resource, pushes: &Arc<Pushes>) -> Result<Self, String> {
         let (waiting, lost) = (Arc::default(), Arc::default());
         let exporter = otlp::spans(to, pushes, &waiting, &lost)?;
         let config = BatchConfigBuilder::default()
@@ -92,12 +91,7 @@ impl Traces {
         let mut processor = BatchSpanProcessor::new(exporter, config);
         processor.set_resource(resource);
         let scope = InstrumentationScope::builder("lambda-policy").with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { ratio, processor, waiting, lost, scope })
-    }
-
-    /// Whether a call is chosen about which nobody has decided.
-    pub(super) fn chooses(&self) -> bool {
-        fastrand::f64() < self.ratio
+        Ok(Self { processor, waiting, lost, scope })
     }
 
     pub(super) fn lost(&self) -> &Arc<Lost> {
@@ -111,13 +105,12 @@ impl Traces {
     }
 
     /// Makes the spans of a call.
-    pub(super) fn end(&self, trace: &Trace, ended: &Ended<'_>) {
-        let Some(spans) = trace.spans() else { return };
-        let (way, clock) = (spans.take(), Clock::now());
-        if let Some(client) = self.client(trace, spans, ended, &way, &clock) {
+    pub(super) fn end(&self, trace: &Trace, way: &Way, ended: &Ended) {
+        let (Some(spans), clock) = (trace.spans(), Clock::now()) else { return };
+        if let Some(client) = self.client(trace, spans, ended, way, &clock) {
             self.push(client);
         }
-        self.push(self.server(trace, spans, ended, &way, &clock));
+        self.push(self.server(trace, spans, ended, way, &clock));
     }
 
     /// Puts a span into the queue, if it has room. The SDK would drop it as well, but say so at the end only.
@@ -130,9 +123,9 @@ impl Traces {
         }
     }
 
-    fn server(&self, trace: &Trace, spans: &Spans, ended: &Ended<'_>, way: &Way, clock: &Clock) -> SpanData {
+    fn server(&self, trace: &Trace, spans: &Ids, ended: &Ended, way: &Way, clock: &Clock) -> SpanData {
         let (name, mut attributes, status) = served(ended, way);
-        attributes.push(KeyValue::new(names::POLICY, ended.policy.to_owned()));
+        attributes.push(KeyValue::new(names::POLICY, Arc::clone(&ended.policy)));
         attributes.push(KeyValue::new(names::OUTCOME, ended.end.outcome()));
         attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
         attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
@@ -162,7 +155,7 @@ impl Traces {
     }
 
     /// The span that invokes the function, from when there were credentials to do so; none if there were not.
-    fn client(&self, trace: &Trace, spans: &Spans, ended: &Ended<'_>, way: &Way, clock: &Clock) -> Option<SpanData> {
+    fn client(&self, trace: &Trace, spans: &Ids, ended: &Ended, way: &Way, clock: &Clock) -> Option<SpanData> {
         let began = way.at(Step::Authorized)?;
         let mut attributes = vec![
             KeyValue::new(names::RPC_SYSTEM, "aws-api"),
@@ -174,7 +167,7 @@ impl Traces {
             attributes.push(KeyValue::new(names::INVOKED_REGION, region.clone()));
             attributes.push(KeyValue::new(names::CLOUD_REGION, region.clone()));
         }
-        attributes.extend(ended.aws_request_id.map(|id| KeyValue::new(names::REQUEST_ID, id.to_owned())));
+        attributes.extend(ended.aws_request_id.as_ref().map(|id| KeyValue::new(names::REQUEST_ID, id.to_string())));
         let (mut events, mut resent, mut answered) = (Vec::new(), 0_i64, None);
         for (at, step) in &way.steps {
             let at = clock.of(*at);
@@ -247,7 +240,7 @@ impl Traces {
 
 /// Name, attributes and status by the conventions of what the front speaks. Only the service's own failures are errors
 /// of a server, and not those of who calls it.
-fn served(ended: &Ended<'_>, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status) {
+fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status) {
     let grpc = |method: &'static str, code: Option<&'static str>| {
         let mut attributes = vec![KeyValue::new(names::RPC_SYSTEM, "grpc"), KeyValue::new(names::RPC_METHOD, method)];
         attributes.extend(code.map(|code| KeyValue::new(names::RPC_STATUS, code)));
@@ -339,7 +332,7 @@ mod tests {
         let now = Instant::now();
         let ended = Ended {
             rpc,
-            policy: "a",
+            policy: "a".into(),
             end,
             ran: None,
             started: now,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     meters::{End, Failure},
-    names::OUTCOMES,
+    names::{FUNCTION_ERRORS, OUTCOMES},
     spread::{self, BUCKETS, Counts},
 };
 
@@ -122,6 +122,23 @@ impl Tally {
         }
     }
 
+    /// How many calls ended in which way, with a reason of those that have one: of each outcome but `cancelled` also if there were
+    /// none, as a rate begins with a 0.
+    pub(super) fn ended(&self, mut tell: impl FnMut(&'static str, Option<&'static str>, u64)) {
+        let counted = self.0.get();
+        let of = |outcome| counted.map_or(0, |counted| counted.ended(outcome));
+        let [ok, function_error, error, cancelled] = OUTCOMES;
+        tell(ok, None, of(0));
+        tell(function_error, None, 0);
+        tell(error, None, 0);
+        if of(3) > 0 {
+            tell(cancelled, None, of(3));
+        }
+        for (reason, count) in counted.map(|counted| counted.kept().reasons.clone()).unwrap_or_default() {
+            tell(if FUNCTION_ERRORS.contains(&reason) { function_error } else { error }, Some(reason), count);
+        }
+    }
+
     /// Keeps a failure: as one more of its like, or else in the place of the oldest one. So a thousand refusals by a breaker
     /// leave what opened it.
     pub(super) fn keep(&self, mut failure: Failure) {
@@ -176,13 +193,13 @@ impl Tally {
     }
 
     /// Puts its last failures among those of others, of which as many are kept as of one policy.
-    pub(super) fn add_failures<'a>(&self, policy: &'a str, all: &mut Vec<(&'a str, Failure)>) {
+    pub(super) fn add_failures(&self, policy: &str, all: &mut Vec<(String, Failure)>) {
         let Some(counted) = self.0.get() else { return };
         for failure in &counted.kept().failures {
             let place = all.partition_point(|(_, other)| other.at >= failure.at);
             if place < MOST_FAILURES {
                 all.truncate(MOST_FAILURES - 1);
-                all.insert(place, (policy, failure.clone()));
+                all.insert(place, (policy.to_owned(), failure.clone()));
             }
         }
     }
@@ -459,7 +476,7 @@ mod tests {
         let mut all = Vec::new();
         one.add_failures("one", &mut all);
         other.add_failures("other", &mut all);
-        let told: Vec<_> = all.iter().map(|(policy, failure)| (*policy, failure.error.as_str())).collect();
+        let told: Vec<_> = all.iter().map(|(policy, failure)| (policy.as_str(), failure.error.as_str())).collect();
         let expected = ["5", "4", "3", "2"].map(|error| [("other", error), ("one", error)]);
         assert_eq!(told, expected.concat());
     }

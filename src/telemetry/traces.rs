@@ -1,0 +1,131 @@
+//! Chooses the calls of which spans are made, and has them made apart from the calls.
+//!
+//! A span takes some twenty small pieces of memory that live until it is pushed. Made on a worker, they lie between the pieces
+//! that calls take and give back at once, and drive these out of the caches. So a thread of its own makes them, a few times
+//! a second.
+
+use std::{
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use opentelemetry_sdk::Resource;
+
+use super::{
+    otlp::{Otlp, Pushes},
+    spans::{Ended, Lost, Spans},
+};
+use crate::trace::{Trace, Way};
+
+/// So many calls wait for their spans; of more there are none.
+const MOST: usize = 1_024;
+/// As many are not kept waiting.
+const MANY: usize = 256;
+/// How often the spans of fewer are made.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// Chooses the calls of which spans are made.
+#[derive(Debug)]
+pub(super) struct Traces {
+    ratio: f64,
+    chosen: Arc<Chosen>,
+    spans: Arc<Spans>,
+    maker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Calls that have ended and whose spans are to be made.
+#[derive(Debug, Default)]
+struct Chosen {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<(Trace, Way, Ended)>,
+    ends: bool,
+}
+
+impl Traces {
+    pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, pushes: &Arc<Pushes>) -> Result<Self, String> {
+        let (chosen, spans) = (Arc::<Chosen>::default(), Arc::new(Spans::new(to, resource, pushes)?));
+        let (waiting, made) = (Arc::clone(&chosen), Arc::clone(&spans));
+        let maker = thread::Builder::new().name("spans".to_owned()).spawn(move || {
+            let mut calls = Vec::new();
+            let mut more = true;
+            while more {
+                more = waiting.next(&mut calls);
+                calls.drain(..).for_each(|(trace, way, ended)| made.end(&trace, &way, &ended));
+            }
+        });
+        let maker = Mutex::new(Some(maker.map_err(|error| error.to_string())?));
+        Ok(Self { ratio, chosen, spans, maker })
+    }
+
+    /// Whether a call is chosen about which nobody has decided.
+    pub(super) fn chooses(&self) -> bool {
+        fastrand::f64() < self.ratio
+    }
+
+    pub(super) fn lost(&self) -> &Arc<Lost> {
+        self.spans.lost()
+    }
+
+    /// Has the spans made of a call that has ended and was chosen.
+    pub(super) fn end(&self, trace: &Trace, ended: Ended) {
+        let Some(spans) = trace.spans() else { return };
+        if !self.chosen.add((trace.clone(), spans.take(), ended)) {
+            self.lost().full.fetch_add(2, Ordering::Relaxed);
+        }
+    }
+
+    /// Pushes what waits, and ends.
+    pub(super) fn shut_down(&self, within: Duration) {
+        self.chosen.end();
+        let maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It does not panic, and makes what it has within milliseconds.
+        let _ = maker.map(JoinHandle::join);
+        self.spans.shut_down(within);
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        self.chosen.end();
+    }
+}
+
+impl Chosen {
+    /// Whether there was room for it.
+    fn add(&self, call: (Trace, Way, Ended)) -> bool {
+        let mut state = self.state();
+        let room = state.calls.len() < MOST;
+        if room {
+            state.calls.push(call);
+            if state.calls.len() == MANY {
+                self.bell.notify_one();
+            }
+        }
+        room
+    }
+
+    /// Takes the calls that wait, after a while if they are few, and gives room for others. `false` at the end.
+    fn next(&self, calls: &mut Vec<(Trace, Way, Ended)>) -> bool {
+        let few = |state: &mut State| state.calls.len() < MANY && !state.ends;
+        let waited = self.bell.wait_timeout_while(self.state(), EVERY, few);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        mem::swap(calls, &mut state.calls);
+        !state.ends
+    }
+
+    fn end(&self) {
+        self.state().ends = true;
+        self.bell.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
