@@ -21,6 +21,7 @@ use crate::{
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
+    telemetry::names::http as names,
     trace::Step,
 };
 
@@ -37,7 +38,7 @@ static POOL: LazyLock<DescriptorPool> =
 
 /// The routes, for the port that gRPC is served on.
 pub fn routes(engine: Arc<Engine>) -> Router {
-    Router::new().route("/v1/policies", get(list)).route("/v1/policies/{policy}", post(execute)).with_state(engine)
+    Router::new().route(names::LIST, get(list)).route(names::EXECUTE, post(execute)).with_state(engine)
 }
 
 async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {

@@ -7,7 +7,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
     routing::any,
 };
 use percent_encoding::percent_decode_str;
@@ -17,7 +17,7 @@ use crate::{
     event::{self, Head, caller},
     execute::{self, Engine, Part, Peer, answer},
     policy::{Caller, Invocation},
-    telemetry::access::Line,
+    telemetry::{access::Line, names::http as names},
     trace::Step,
 };
 
@@ -26,7 +26,7 @@ pub fn routes(engine: Arc<Engine>) -> Router {
     Router::new()
         .route("/v1/policies/{policy}/http", any(pass))
         .route("/v1/policies/{policy}/http/", any(pass))
-        .route("/v1/policies/{policy}/http/{*path}", any(pass_below))
+        .route(names::FACADE, any(pass_below))
         .with_state(engine)
 }
 
@@ -42,7 +42,7 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     let caller = Caller::of(request.extensions());
     let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     let trace = engine.trace(request.extensions().get().cloned(), headers);
-    trace.note(Step::Method(known(request.method())));
+    trace.note(Step::Method(names::method(request.method().as_str())));
     let mut line = engine.line("http", &policy).of(&id).by(&caller).within(trace).receiving();
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
@@ -143,12 +143,6 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
         api_id: String::new(),
         received: SystemTime::now(),
     })
-}
-
-/// The method as the conventions for spans have it, which know nine of them.
-fn known(method: &Method) -> &'static str {
-    const KNOWN: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
-    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
 /// The caller's address, as the gateway wrote it last.

@@ -4,6 +4,7 @@
 //! Names follow OpenTelemetry's semantic conventions where there are any (RPC, FaaS, process); the others begin with
 //! `lambda_policy.`. No label's values grow with what callers send.
 
+pub mod http;
 pub mod spans;
 
 use crate::error::Kind as Reason;

@@ -1,5 +1,7 @@
 //! Every name in a span: who serves it, its attributes, its events.
 
+use super::http;
+
 /// What a front speaks, by which its spans are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
@@ -19,8 +21,8 @@ pub const SERVERS: [(&str, Server); 8] = [
     ("ext_authz", Server::Gateway("envoy.service.auth.v3.Authorization/Check")),
     ("Dispatch", Server::Gateway("coprocess.Dispatcher/Dispatch")),
     ("ProcessMessage", Server::Gateway("apigee.ExternalCalloutService/ProcessMessage")),
-    ("http", Server::Http("/v1/policies/{policy}/http/{*path}")),
-    ("ExecutePolicy (JSON)", Server::Http("/v1/policies/{policy}")),
+    ("http", Server::Http(http::FACADE)),
+    ("ExecutePolicy (JSON)", Server::Http(http::EXECUTE)),
 ];
 
 /// The name of the span that invokes the function.
