@@ -78,7 +78,6 @@ use crate::{
         tyk::dispatcher_server::DispatcherServer,
     },
     policy::callers::{self, Identified, Presented},
-    telemetry::Rpcs,
     trace,
 };
 
@@ -134,7 +133,7 @@ impl Front {
         let reporter = HealthReporter::new();
         let health = Health { reporter: reporter.clone(), leaving: Arc::default() };
         health.set(true).await;
-        let measured = measured::Measured(Rpcs::new(Arc::clone(engine.metrics()), measured::methods()));
+        let measured = measured::Measured::new(engine.metrics(), options.tls.is_some());
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));

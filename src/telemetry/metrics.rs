@@ -39,9 +39,10 @@ use crate::{
     trace::{Context, Trace},
 };
 
-/// How many series a metric may have that tells policies apart, or [`EACH_POLICY`] of each policy if those are more; more are
-/// one series, `otel.metric.overflow`. The SDK takes memory for all of them at once, 50 bytes each.
-const MOST_SERIES: usize = 3_500;
+/// How many series a metric may have that tells policies apart, or the statuses that functions answer, or [`EACH_POLICY`] of each
+/// policy if those are more; more are one series, `otel.metric.overflow`. The SDK takes memory for all of them at once, 50 bytes
+/// each.
+pub(super) const MOST_SERIES: usize = 3_500;
 /// Its calls end well, or in some of the ways that there are to fail.
 const EACH_POLICY: usize = 8;
 /// The same of the others, whose labels bound them far below.
@@ -78,6 +79,7 @@ pub(super) struct Instruments {
     pub credentials: Histogram<f64>,
     pub client: Histogram<f64>,
     pub server: Histogram<f64>,
+    pub requests: Histogram<f64>,
     pub traces: Option<Traces>,
 }
 
@@ -110,10 +112,9 @@ impl Metrics {
             // An error would be a limit of 0, or bounds that are not in order.
             .with_view(move |instrument: &Instrument| {
                 let metric = names::ALL.iter().find(|metric| metric.name == instrument.name());
-                let tells_apart = metric.is_some_and(|metric| {
-                    metric.labels.iter().any(|label| label.name == names::POLICY.name || label.name == "qualifier")
-                });
-                let most = if tells_apart { by_policy } else { MOST_OTHERS };
+                let many = [names::POLICY.name, names::QUALIFIER.name, names::http::ROUTE.name];
+                let has_many = |metric: &&Metric| metric.labels.iter().any(|label| many.contains(&label.name));
+                let most = if metric.is_some_and(has_many) { by_policy } else { MOST_OTHERS };
                 let mut stream = Stream::builder().with_cardinality_limit(most);
                 if let Some(Metric { kind: Kind::Histogram(bounds), .. }) = metric {
                     // What is kept and told later has lost the least and the most.
@@ -150,6 +151,7 @@ impl Metrics {
             credentials: histogram(&meter, &names::CREDENTIALS_DURATION),
             client: histogram(&meter, &names::CLIENT_DURATION),
             server: histogram(&meter, &names::SERVER_DURATION),
+            requests: histogram(&meter, &names::REQUEST_DURATION),
             traces,
         });
         let metrics = Self {

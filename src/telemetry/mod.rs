@@ -12,6 +12,7 @@ mod otlp;
 mod policies;
 mod process;
 mod readers;
+mod requests;
 mod rpc;
 mod runtime;
 mod scrape;
@@ -25,6 +26,7 @@ pub use self::{
     meters::{End, Failure, Invoked},
     metrics::{Metrics, Readings},
     otlp::{Failing, Otlp, Pushes},
+    requests::{Asked, Ending, Requests},
     rpc::Rpcs,
     scrape::Form,
     tally::{Figures, INTERVAL, Recent},

@@ -1,7 +1,7 @@
 //! Every metric by its name, unit, labels and their values: what `/metrics` shows, what OTLP sends, and what `deploy/METRICS.md`
 //! says are this table.
 //!
-//! Names follow OpenTelemetry's semantic conventions where there are any (RPC, FaaS, process); the others begin with
+//! Names follow OpenTelemetry's semantic conventions where there are any (RPC, HTTP, FaaS, process); the others begin with
 //! `lambda_policy.`. No label's values grow with what callers send.
 
 pub mod http;
@@ -149,8 +149,8 @@ pub const LOST: Label = label("reason", Values::Words(&["queue_full", "not_taken
 /// This build.
 pub const VERSION: Label = label("version", Values::From("the version of the program"));
 
-/// As the semantic conventions advise for RPC.
-const RPC_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// As the semantic conventions advise for RPC and HTTP.
+const SERVER_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// A function may run for 15 minutes.
 const CALL_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
@@ -213,9 +213,13 @@ metrics! {
         "How long Lambda's Invoke took for a call, its attempts together.",
         [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION];
     /// RPCs served.
-    SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(RPC_SECONDS), "s",
+    SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(SERVER_SECONDS), "s",
         "How long an RPC took on the server, from its headers to its status.",
         [RPC_SYSTEM, RPC_METHOD, RPC_STATUS, RPC_ERROR];
+    /// Requests served.
+    REQUEST_DURATION = "http.server.request.duration", Kind::Histogram(SERVER_SECONDS), "s",
+        "How long a request by plain HTTP took on the server, from its headers to its answer's end; RPCs are none of these.",
+        [http::METHOD, http::SCHEME, http::ROUTE, http::STATUS, http::VERSION, http::ERROR];
     /// What Lambda says.
     LAMBDA_RESPONSES = "lambda_policy.lambda.responses", Kind::Counter, "{response}",
         "Answers of Lambda's Invoke, each attempt's.", [HTTP_STATUS];

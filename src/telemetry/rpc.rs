@@ -16,10 +16,7 @@ use super::{
 const OTHER: &str = "_OTHER";
 
 /// The methods of a server, and what was measured of them.
-#[derive(Clone)]
-pub struct Rpcs(Arc<Server>);
-
-struct Server {
+pub struct Rpcs {
     metrics: Arc<Metrics>,
     methods: Vec<Method>,
 }
@@ -35,19 +32,18 @@ impl Rpcs {
     pub fn new(metrics: Arc<Metrics>, methods: impl IntoIterator<Item = String>) -> Self {
         let methods = methods.into_iter().chain([OTHER.to_owned()]);
         let methods = methods.map(|name| Method { name, codes: [const { OnceLock::new() }; GRPC_CODES.len()] });
-        Self(Arc::new(Server { metrics, methods: methods.collect() }))
+        Self { metrics, methods: methods.collect() }
     }
 
     /// The number of a path's method.
     pub fn method(&self, path: &str) -> usize {
         let name = path.strip_prefix('/').unwrap_or(path);
-        let methods = &self.0.methods;
-        methods.iter().position(|method| method.name == name).unwrap_or(methods.len() - 1)
+        self.methods.iter().position(|method| method.name == name).unwrap_or(self.methods.len() - 1)
     }
 
     /// Records an RPC that has ended with this code; one that gRPC does not have is 2, UNKNOWN.
     pub fn ended(&self, method: usize, code: usize, took: Duration) {
-        let Some(method) = self.0.methods.get(method) else { return };
+        let Some(method) = self.methods.get(method) else { return };
         let code = if code < GRPC_CODES.len() { code } else { 2 };
         let (Some(bound), Some(name)) = (method.codes.get(code), GRPC_CODES.get(code)) else { return };
         let bind = || {
@@ -60,7 +56,7 @@ impl Rpcs {
             if GRPC_ERRORS.contains(name) {
                 labels.push(attribute(&names::RPC_ERROR, name));
             }
-            self.0.metrics.instruments.server.bind(&labels)
+            self.metrics.instruments.server.bind(&labels)
         };
         bound.get_or_init(bind).record(took.as_secs_f64());
     }

@@ -37,6 +37,7 @@ mod page;
 mod readme;
 mod reflection;
 mod reload;
+mod requests;
 mod secrets;
 mod soak;
 mod stream;

@@ -33,7 +33,7 @@ const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.5,text
 type Sample = (String, BTreeMap<String, String>, f64);
 
 /// The samples of an exposition.
-struct Scraped(Vec<Sample>);
+pub(crate) struct Scraped(Vec<Sample>);
 
 impl Scraped {
     fn parse(text: &str) -> Self {
@@ -41,31 +41,31 @@ impl Scraped {
         Self(samples.map(sample).collect())
     }
 
-    async fn of(service: &Service) -> Self {
+    pub(crate) async fn of(service: &Service) -> Self {
         let (status, kind, text) = admin(&service.admin, "GET", "/metrics", "*/*", "").await;
         assert_eq!((status, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
         Self::parse(&text)
     }
 
     /// The sum of the samples of a name that have these labels.
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |of: &BTreeMap<String, String>| {
             labels.iter().all(|(name, value)| of.get(*name).map_or("", String::as_str) == *value)
         };
         self.0.iter().filter(|(known, of, _)| known == name && fits(of)).map(|(_, _, value)| value).sum()
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, ..)| known == name)
     }
 
     /// What tells the samples apart.
-    fn series(&self) -> BTreeSet<String> {
+    pub(crate) fn series(&self) -> BTreeSet<String> {
         self.0.iter().map(|(name, labels, _)| format!("{name} {labels:?}")).collect()
     }
 
     /// The values that a label has anywhere.
-    fn values(&self, label: &str) -> BTreeSet<&str> {
+    pub(crate) fn values(&self, label: &str) -> BTreeSet<&str> {
         self.0.iter().filter_map(|(_, labels, _)| labels.get(label).map(String::as_str)).collect()
     }
 }
@@ -91,7 +91,7 @@ fn inline(function: &str) -> ExecutePolicyRequest {
     ExecutePolicyRequest { lambda: Some(lambda), ..request("", "{}") }
 }
 
-/// A service that has served one call of every kind.
+/// A service that has served one call of every kind, and a request that is none.
 async fn served(lambda: &Lambda) -> Service {
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
     let role = format!(
@@ -116,6 +116,7 @@ async fn served(lambda: &Lambda) -> Service {
     for policy in ["busy", "gone", "nobody", "no policy at all"] {
         service.json(policy, "{}").await.unwrap_err();
     }
+    assert_eq!(admin(&service.address, "GET", "/v1/policies", "*/*", "").await.0, 200);
     service
 }
 
