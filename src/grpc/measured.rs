@@ -179,7 +179,7 @@ impl Running {
 impl What {
     /// Whether nothing comes behind the data of its answer.
     fn is_all_data(&self) -> bool {
-        matches!(self, Self::Request { .. })
+        matches!(self, Self::Request { .. } | Self::Rpc { at_end: OK, .. })
     }
 }
 

@@ -144,7 +144,8 @@ async fn an_rpc_is_none_of_them() {
     let service = Service::start(&lambda, POLICIES).await;
     service.json("greet", "{}").await.unwrap();
     for (version, kind, path) in [
-        ("1.1", "application/grpc-web+proto", "/lambdapolicy.v1.PolicyService/Nothing"),
+        ("1.1", "application/grpc-web+proto", "/lambdapolicy.v1.PolicyService/ListPolicies"),
+        ("2", "application/grpc-web+proto", "/lambdapolicy.v1.PolicyService/ListPolicies"),
         ("2", "application/grpc", "/v1/policies/nobody/http/"),
     ] {
         let mut call = request(&service.address, "POST", path, version, "\0\0\0\0\0");
@@ -154,7 +155,8 @@ async fn an_rpc_is_none_of_them() {
     let scraped = Scraped::of(&service).await;
     for (method, code, expected) in [
         ("lambdapolicy.v1.PolicyService/ExecutePolicy", "OK", 1.0),
-        ("_OTHER", "UNIMPLEMENTED", 2.0),
+        ("lambdapolicy.v1.PolicyService/ListPolicies", "OK", 2.0),
+        ("_OTHER", "UNIMPLEMENTED", 1.0),
     ] {
         let labels = [("rpc_method", method), ("rpc_response_status_code", code)];
         assert_eq!(scraped.sum("rpc_server_call_duration_seconds_count", &labels), expected, "{method}");
