@@ -435,6 +435,7 @@ async fn prometheus_answers_every_query_of_the_dashboard() {
         }
         service.json("fail", "{}").await.unwrap();
         service.call(inline()).await.unwrap();
+        admin(&service.address, "GET", "/v1/policies", "*/*", "").await;
         for policy in ["busy", "gone", "nobody"] {
             service.json(policy, "{}").await.unwrap_err();
         }
