@@ -82,12 +82,16 @@ impl Engine {
         });
     }
 
-    /// The breaker of each configured policy's function, by [`Engine::breaker_key`]. The same function may be called with
-    /// several credentials, each with a breaker of its own: the worst one is told.
+    /// The breaker of each configured policy's function, by [`Engine::breaker_key`].
     pub fn breakers(&self) -> BTreeMap<[String; 3], State> {
+        self.worst(Self::breaker_key)
+    }
+
+    /// The same function may be called with several credentials, each with a breaker of its own: the worst one is told.
+    fn worst(&self, key: fn(&Target) -> [String; 3]) -> BTreeMap<[String; 3], State> {
         let mut states = BTreeMap::new();
         self.admission.breakers(|target, state| {
-            let worst = states.entry(Self::breaker_key(target)).or_insert(state);
+            let worst = states.entry(key(target)).or_insert(state);
             if *worst == State::Closed || state == State::Open {
                 *worst = state;
             }
@@ -123,7 +127,11 @@ fn policies(engine: &Engine, readings: &Readings<'_>, read: fn(admission::Figure
 }
 
 fn breakers(engine: &Engine, readings: &Readings<'_>) {
-    for ([function, region, qualifier], state) in engine.breakers() {
+    let by_name = |target: &Target| {
+        let [function, region, qualifier] = Engine::breaker_key(target);
+        [names::function(&function).to_owned(), region, qualifier]
+    };
+    for ([function, region, qualifier], state) in engine.worst(by_name) {
         let state: u8 = match state {
             State::Closed => 0,
             State::HalfOpen => 1,

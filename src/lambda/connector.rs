@@ -143,6 +143,10 @@ impl Connector {
         let worker = WORKER.get() % self.clients.len();
         let client = self.clients.get(worker).ok_or_else(|| Unsent::NotConnected("there is no worker".into()))?;
         host.requests.add();
+        if let Some(spans) = trace.spans() {
+            let (address, default) = (request.uri(), if request.uri().scheme_str() == Some("http") { 80 } else { 443 });
+            spans.goes_to(address.host().unwrap_or_default(), address.port_u16().unwrap_or(default));
+        }
         let sent = client.request(request);
         let sent = match trace.spans() {
             None => sent.await,

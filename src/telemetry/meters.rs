@@ -228,7 +228,7 @@ impl Meters {
         ];
         labels.extend(error.map(|reason| attribute(&names::ERROR_TYPE, reason.reason())));
         if let Some((function, region)) = &self.invoked {
-            labels.push(attribute(&names::INVOKED_NAME, function));
+            labels.push(attribute(&names::INVOKED_NAME, names::function(function)));
             labels.push(attribute(&names::INVOKED_REGION, region));
         }
         labels

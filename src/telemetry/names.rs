@@ -121,7 +121,7 @@ pub const RPC_ERROR: Label = label("error.type", Values::Words(&GRPC_ERRORS));
 /// Why Lambda gave no answer.
 pub const ERROR_TYPE: Label = label("error.type", Values::Reasons);
 /// The policy's function, without its qualifier; inline policies have no such label.
-pub const INVOKED_NAME: Label = label("faas.invoked_name", Values::From("a configured policy's function"));
+pub const INVOKED_NAME: Label = label("faas.invoked_name", Values::From("the name of a configured policy's function"));
 /// Whose function.
 pub const INVOKED_PROVIDER: Label = label("faas.invoked_provider", Values::Words(&["aws"]));
 /// Where it is.
@@ -304,6 +304,12 @@ metrics! {
     /// A worker's queue.
     RUNTIME_QUEUE = "lambda_policy.runtime.queue", Kind::Gauge, "{task}",
         "Tasks that were given to a worker from outside and have not begun.", [WORKER];
+}
+
+/// The bare name of a function that a policy may name by an ARN: what `faas.name` of the function's own telemetry is (semantic
+/// conventions, FaaS).
+pub fn function(text: &str) -> &str {
+    text.rsplit(':').next().unwrap_or(text)
 }
 
 impl Metric {

@@ -24,7 +24,7 @@ use opentelemetry_sdk::{
 use super::{
     meters::End,
     names::{
-        GRPC_CODES, GRPC_ERRORS,
+        self as metrics, GRPC_CODES, GRPC_ERRORS,
         spans::{self as names, Server},
     },
     otlp::{self, Otlp, Pushes},
@@ -162,8 +162,12 @@ impl Spans {
             KeyValue::new(names::RPC_METHOD, "Lambda/Invoke"),
             KeyValue::new(names::INVOKED_PROVIDER, "aws"),
         ];
+        if let Some((address, port)) = &way.server {
+            attributes.push(KeyValue::new(names::SERVER_ADDRESS, address.clone()));
+            attributes.push(KeyValue::new(names::SERVER_PORT, i64::from(*port)));
+        }
         if let Some((function, region)) = &way.invoked {
-            attributes.push(KeyValue::new(names::INVOKED_NAME, function.clone()));
+            attributes.push(KeyValue::new(names::INVOKED_NAME, metrics::function(function).to_owned()));
             attributes.push(KeyValue::new(names::INVOKED_REGION, region.clone()));
             attributes.push(KeyValue::new(names::CLOUD_REGION, region.clone()));
         }
@@ -343,7 +347,7 @@ mod tests {
             begun,
             aws_request_id: None,
         };
-        let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None };
+        let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None, server: None };
         let (name, attributes, marked) = served(&ended, &way);
         let of = |names: &[&str]| {
             let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));

@@ -93,6 +93,11 @@ impl Trace {
 }
 
 impl Spans {
+    /// Notes where the request goes.
+    pub fn goes_to(&self, host: &str, port: u16) {
+        self.noted.goes_to(host, port);
+    }
+
     /// What was noted, once.
     pub fn take(&self) -> Way {
         self.noted.take()

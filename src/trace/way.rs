@@ -41,6 +41,8 @@ pub struct Way {
     pub steps: Vec<(Instant, Step)>,
     /// The function that is invoked, and its region.
     pub invoked: Option<(String, String)>,
+    /// The host and port that it is invoked at.
+    pub server: Option<(String, u16)>,
 }
 
 impl Noted {
@@ -54,6 +56,11 @@ impl Noted {
     pub(super) fn invokes(&self, function: &str, region: &str) {
         let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         way.invoked = Some((function.to_owned(), region.to_owned()));
+    }
+
+    pub(super) fn goes_to(&self, host: &str, port: u16) {
+        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        way.server = Some((host.to_owned(), port));
     }
 
     pub(super) fn take(&self) -> Way {

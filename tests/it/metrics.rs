@@ -274,7 +274,8 @@ async fn a_streamed_call_counts_when_it_has_ended() {
 #[tokio::test]
 async fn a_function_that_is_left_alone_is_seen() {
     let lambda = lambda().await;
-    let policies = "  echo: {function: 'echo:live', breaker: {failures: 3, open: 1m}}\n  other: {function: context}\n";
+    let policies = "  echo: {function: 'arn:aws:lambda:us-east-1:123456789012:function:echo:live', breaker: {failures: 3, open: 1m}}\n  \
+                    other: {function: context}\n";
     let service = Service::start(&lambda, policies).await;
     lambda.add_fault("echo=error".parse().unwrap());
     let state = async |function: &str, qualifier: &str| {

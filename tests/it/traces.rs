@@ -103,10 +103,14 @@ async fn a_trace_goes_from_the_gateways_metadata_through_two_spans_into_the_func
         assert_eq!(attribute(&server.attributes, name), value, "{name}");
     }
     assert_eq!(client.name, "Lambda.Invoke");
+    let url = lambda.url();
+    let port = url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
     for (name, value) in [
         ("rpc.system.name", "aws-api"),
         ("rpc.method", "Lambda/Invoke"),
         ("aws.request_id", answer.request.as_str()),
+        ("server.address", "127.0.0.1"),
+        ("server.port", port.as_str()),
         ("faas.invoked_name", "context"),
         ("faas.invoked_provider", "aws"),
         ("faas.invoked_region", "us-east-1"),

@@ -50,7 +50,9 @@ attributes! {
     REASON = "lambda_policy.reason", "server", "Why: the label `reason` of the metrics.";
     RAN = "lambda_policy.ran", "server", "Whether the function ran: `yes`, `maybe` or `no`.";
     REQUEST_ID = "aws.request_id", "client", "AWS's id of the request.";
-    INVOKED_NAME = "faas.invoked_name", "client", "The function, without its qualifier.";
+    SERVER_ADDRESS = "server.address", "client", "The endpoint's host, once the request is on its way.";
+    SERVER_PORT = "server.port", "client", "The endpoint's port.";
+    INVOKED_NAME = "faas.invoked_name", "client", "The function's name, without account and qualifier.";
     INVOKED_PROVIDER = "faas.invoked_provider", "client", "`aws`.";
     INVOKED_REGION = "faas.invoked_region", "client", "The function's region.";
     CLOUD_REGION = "cloud.region", "client", "The same.";
