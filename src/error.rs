@@ -3,7 +3,11 @@
 //! An [`Error`] has two messages. The caller's names no secret, no host and nothing of the account
 //! beyond the policy's function. The operator's (`detail`) goes to the log only.
 
+mod unread;
+
 use std::{fmt, time::Duration};
+
+pub use self::unread::unread;
 
 /// Why there is no answer of the function. The names are the contract's reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -252,6 +256,8 @@ const MAX_MESSAGE: usize = 1024;
 const MAX_FIELD: usize = 96;
 const MAX_DESCRIPTION: usize = 256;
 const MAX_VIOLATIONS: usize = 16;
+/// The longest detail: most of them have the words of somebody else.
+const MAX_DETAIL: usize = 500;
 
 /// A call's failure.
 #[derive(Debug)]
@@ -308,7 +314,7 @@ impl Error {
     /// Adds what only the operator may read.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.0.detail = Some(detail.into());
+        self.0.detail = Some(short(detail.into(), MAX_DETAIL));
         self
     }
 
@@ -469,10 +475,12 @@ mod tests {
     fn what_is_too_long_for_headers_is_cut_off() {
         let long = "ä".repeat(1 << 20);
         let violation = Violation { field: long.clone(), description: long.clone() };
-        for error in [Error::new(Kind::LambdaFailed, long), Error::invalid(vec![violation; 1000])] {
+        for error in [Error::new(Kind::LambdaFailed, long.clone()), Error::invalid(vec![violation; 1000])] {
             let told: usize = error.violations().iter().map(|v| v.field.len() + v.description.len()).sum();
             assert!(error.message().len() < 1100 && told < 6000, "{} {told}", error.message().len());
             assert!(error.message().ends_with('\u{2026}'));
         }
+        let told = Error::new(Kind::LambdaFailed, "x").with_detail(long);
+        assert!(told.detail().is_some_and(|detail| detail.len() <= 512));
     }
 }

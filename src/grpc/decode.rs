@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::time::Instant;
 
 use crate::{
-    error::{Error, Violation},
+    error::{Error, Violation, unread},
     event,
     execute::{self, Choice, Input, Request},
     pb::{self, execute_policy_request as wire},
@@ -49,7 +49,7 @@ pub(super) fn request(
         Some(wire::Input::Payload(bytes)) => Some(Input::Payload(bytes)),
         Some(wire::Input::Json(text)) => match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
             Ok(_) => Some(Input::Json(text)),
-            Err(error) => fault(&mut faults, "json", format!("is not JSON: {error}")),
+            Err(error) => fault(&mut faults, "json", format!("is not JSON: {}", unread(&error))),
         },
         Some(wire::Input::Http(http)) => match call(http) {
             Ok(call) => Some(Input::Http(Box::new(call))),
@@ -123,7 +123,7 @@ fn call(http: pb::HttpRequest) -> Result<event::Call, Violation> {
         None
     } else {
         let json = serde_json::value::RawValue::from_string(authorizer);
-        Some(json.map_err(|error| wrong("authorizer", format!("is not JSON: {error}")))?)
+        Some(json.map_err(|error| wrong("authorizer", format!("is not JSON: {}", unread(&error))))?)
     };
     Ok(event::Call {
         method,

@@ -20,7 +20,10 @@ use super::{
     connector::MAX_ANSWER,
     cut::Cut,
 };
-use crate::{error::Error, event::fault::Fault};
+use crate::{
+    error::{Error, unread},
+    event::fault::Fault,
+};
 
 /// The least that a frame has: two lengths and two checksums.
 const LEAST_FRAME: usize = 16;
@@ -218,7 +221,7 @@ impl fmt::Display for Broken {
             Self::Short => f.write_str("the connection's message ended and the function's answer had not"),
             Self::Length(length) => write!(f, "a frame of {length} bytes, which none has"),
             Self::Frame(error) => write!(f, "a frame is none: {error}"),
-            Self::End(error) => write!(f, "the last frame is no JSON: {error}"),
+            Self::End(error) => write!(f, "the last frame is no JSON: {}", unread(error)),
             Self::Exception(name) => write!(f, "lambda says {name}"),
         }
     }

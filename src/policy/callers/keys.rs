@@ -14,7 +14,7 @@ use jsonwebtoken::{
 };
 use tokio::sync::watch;
 
-use crate::policy::endpoint::Url;
+use crate::{error::unread, policy::endpoint::Url};
 
 /// How long keys are believed while their address does not answer: a key that its issuer took back is believed no longer.
 const HOLD: Duration = Duration::from_secs(24 * 3600);
@@ -164,7 +164,7 @@ impl Remote {
 impl std::fmt::Display for KeysError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Form(error) => write!(f, "is no JWK set: expected `{{\"keys\": [...]}}`: {error}"),
+            Self::Form(error) => write!(f, "is no JWK set: expected `{{\"keys\": [...]}}`: {}", unread(error)),
             Self::None => f.write_str("has no public key for signatures: expected RSA, EC (P-256, P-384) or Ed25519"),
         }
     }
