@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 use super::{
     figures::{Figures, Loads},
     refresh::{Error, Identity, Loaded, Loading, Provider},
+    said,
 };
 use crate::policy::{
     Access, Region,
@@ -181,7 +182,7 @@ fn loaded(credentials: Credentials) -> Loaded {
 
 fn chain_error(error: CredentialsError) -> Error {
     let rejected = matches!(error, CredentialsError::InvalidConfiguration(_));
-    Error { rejected, detail: format!("the default credentials chain gave none: {}", chain_of(&error)) }
+    Error { rejected, detail: format!("the default credentials chain gave none: {}", said::words(&chain_of(&error))) }
 }
 
 fn sts_error(role: &AssumeRole, error: &SdkError<AssumeRoleError>) -> Error {
@@ -196,9 +197,12 @@ fn sts_error(role: &AssumeRole, error: &SdkError<AssumeRoleError>) -> Error {
     let status = error.raw_response().map(|r| r.status().as_u16());
     let throttled = matches!(error.code(), Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
     let rejected = status.is_some_and(|s| (400..500).contains(&s) && s != 429) && !throttled;
-    let said = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => chain_of(error),
+    let said = match status {
+        Some(status) => {
+            let [code, message] = [error.code(), error.message()].map(Option::unwrap_or_default);
+            format!("STS answered {status} {}", said::refusal(status, code, message))
+        }
+        None => chain_of(error),
     };
     Error { rejected, detail: format!("assuming {} failed: {said}", role.role_arn.as_str()) }
 }

@@ -18,6 +18,7 @@ mod referee;
 mod refresh;
 mod resolve;
 mod room;
+mod said;
 mod sign;
 mod stream;
 mod wire;

@@ -31,6 +31,7 @@ use super::{
     identity::chain_of,
     invoke::{Api, Invoke},
     refresh::Session,
+    said,
     sign::{Canonical, Signer, Stamp, canonical_path, normalized},
 };
 use crate::{
@@ -219,7 +220,10 @@ impl Wire {
         let error = classify::error(classify::kind(status, &refusal.code))
             .with_retry_after(retry_after)
             .with_aws_request_id(text(headers, "x-amzn-requestid"))
-            .with_detail(format!("lambda answered {status} {}: {}", refusal.code, refusal.message));
+            .with_detail(format!(
+                "lambda answered {status} {}",
+                said::refusal(status, &refusal.code, &refusal.message)
+            ));
         Failed { error, remedy }
     }
 
