@@ -271,6 +271,7 @@ struct Inner {
     ran: Ran,
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
+    own_stop: bool,
     about: Option<About>,
     aws_request_id: Option<String>,
     spent: Option<Spent>,
@@ -286,6 +287,7 @@ impl Error {
             ran: kind.ran(),
             violations: Vec::new(),
             retry_after: kind.default_retry_after(),
+            own_stop: false,
             about: None,
             aws_request_id: None,
             spent: None,
@@ -331,6 +333,13 @@ impl Error {
         if self.0.kind.asks_for_retry() {
             self.0.retry_after = after.or(self.0.retry_after);
         }
+        self
+    }
+
+    /// Says that this service ended the call, as it stops.
+    #[must_use]
+    pub fn with_own_stop(mut self) -> Self {
+        self.0.own_stop = true;
         self
     }
 
@@ -394,6 +403,11 @@ impl Error {
     /// When to try again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether this service ended the call, as it stops: nobody else is to blame for it.
+    pub fn is_own_stop(&self) -> bool {
+        self.0.own_stop
     }
 
     /// The policy that the error is about, once it is known.

@@ -265,6 +265,7 @@ impl Drop for Trial {
 /// time was up counts only if it was all that the policy gives.
 fn outcome(error: &Error, whole: bool) -> Outcome {
     match error.kind() {
+        _ if error.is_own_stop() => Outcome::Unknown,
         Kind::LambdaUnreachable | Kind::LambdaFailed | Kind::FunctionNotReady => Outcome::Failed,
         Kind::Timeout if whole => Outcome::Failed,
         Kind::FunctionThrottled => Outcome::Throttled(error.retry_after().unwrap_or(THROTTLED)),
@@ -340,6 +341,8 @@ mod tests {
         ];
         assert_eq!(blamed, expected);
         assert_eq!(outcome(&error(Kind::Timeout), false), Outcome::Unknown, "the caller's own time was up");
+        let cut = error(Kind::LambdaFailed).with_own_stop();
+        assert_eq!(outcome(&cut, true), Outcome::Unknown, "the service's own stop");
     }
 
     #[tokio::test(start_paused = true)]

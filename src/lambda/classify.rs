@@ -124,6 +124,7 @@ pub(super) fn stopped(ran: Ran) -> Error {
         Ran::No => Error::new(Kind::ShuttingDown, "the service is stopping: call another replica"),
         Ran::Maybe => {
             Error::new(Kind::LambdaFailed, "the service stopped before lambda answered: the function may have run")
+                .with_own_stop()
         }
     }
 }
