@@ -33,6 +33,14 @@ const CAPPED: [&str; 10] = [
     "opentelemetry",
 ];
 
+/// Parts of libraries that say nothing to operators, and from which level on they are heard.
+const SILENT: [(&str, LevelFilter); 2] = [
+    // Each 5xx of STS: the SDK finds no connection to close, as our connections are no ones of its own.
+    ("aws_smithy_runtime::client::http::connection_poisoning", LevelFilter::OFF),
+    // An answer of AWS as a whole; the line of the credentials that could not be loaded says what of it may be told.
+    ("aws_config::profile::credentials", LevelFilter::ERROR),
+];
+
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -124,8 +132,9 @@ fn check(text: &str) -> Result<(), String> {
 
 fn filter(text: &str, level: LevelFilter) -> EnvFilter {
     let mut filter = EnvFilter::builder().with_default_directive(level.into()).parse_lossy(text);
-    for library in CAPPED {
-        if let Ok(directive) = format!("{library}=warn").parse() {
+    let capped = CAPPED.map(|library| (library, LevelFilter::WARN));
+    for (target, most) in capped.into_iter().chain(SILENT) {
+        if let Ok(directive) = format!("{target}={most}").parse() {
             filter = filter.add_directive(directive);
         }
     }
@@ -133,8 +142,45 @@ fn filter(text: &str, level: LevelFilter) -> EnvFilter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::{io, sync::Arc};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_libraries_say_in_vain_is_silent_at_every_level() {
+        for level in ["info", "trace", "trace,aws_smithy_runtime=trace"] {
+            let lines = Lines::default();
+            let layer = fmt::layer().with_writer({
+                let lines = lines.clone();
+                move || lines.clone()
+            });
+            let subscriber = Registry::default().with(filter(level, LevelFilter::INFO)).with(layer);
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(target: "aws_smithy_runtime::client::http::connection_poisoning", "unable");
+                tracing::warn!(target: "aws_config::profile::credentials", "an answer");
+                tracing::info!(target: "aws_smithy_runtime::client", "a request");
+                tracing::error!(target: "aws_smithy_runtime::client", "a failure");
+            });
+            let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            assert!(lines.contains("a failure") && lines.lines().count() == 1, "{level}: {lines}");
+        }
+    }
 
     #[test]
     fn a_level_is_a_level_or_targets_with_levels() {
