@@ -6,6 +6,7 @@ mod call;
 mod observe;
 mod settle;
 mod stream;
+mod unreceived;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use self::call::{
     Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
+pub use self::unreceived::{broken_off, unreceived};
 use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
     error::{Error, Kind, Spent},

@@ -16,7 +16,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Serialize
 
 use super::{MAX_MESSAGE, deadline::Deadline, decode, encode};
 use crate::{
-    error::{Error, Kind},
+    error::{Error, Kind, unread},
     event::problem,
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
@@ -61,11 +61,17 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,
-            Err(error) => Err(error),
+            Err(error) => Err(Some(error)),
         },
-        false => Err(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`")),
+        false => Err(Some(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`"))),
     };
     line.received();
+    let wire = match wire {
+        // The line is dropped: it says that the caller went away.
+        Err(None) => return failed(&execute::broken_off(), &id),
+        Err(Some(error)) => Err(error),
+        Ok(wire) => Ok(wire),
+    };
     let inline = || engine.inline(&caller);
     let about = |name: &str, error| engine.about(&caller, name, error);
     let result = match wire.and_then(|wire| decode::request(wire, caller.clone(), deadline, inline, about)) {
@@ -99,20 +105,18 @@ fn failed(error: &Error, id: &str) -> Response<Body> {
     response
 }
 
-/// The message that the body is, with the policy that the path names.
-async fn read(name: &str, request: Request) -> Result<ExecutePolicyRequest, Error> {
+/// The message that the body is, with the policy that the path names. No error if the caller went away.
+async fn read(name: &str, request: Request) -> Result<ExecutePolicyRequest, Option<Error>> {
     let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
-        if let Some(refused) = Error::among(&error) {
-            return refused.again();
-        }
-        let error = error.to_string();
-        Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes").with_detail(error)
+        execute::unreceived(&error, || {
+            Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes")
+        })
     })?;
     let mut json = serde_json::Deserializer::from_slice(&body);
     let read = DynamicMessage::deserialize(descriptor("lambdapolicy.v1.ExecutePolicyRequest"), &mut json)
         .and_then(|message| json.end().map(|()| message));
-    let message =
-        read.map_err(|error| Error::field("body", format!("is not the contract's request as JSON: {error}")))?;
+    let message = read
+        .map_err(|error| Error::field("body", format!("is not the contract's request as JSON: {}", unread(&error))))?;
     let mut wire = ExecutePolicyRequest::decode(&*message.encode_to_vec())
         .map_err(|error| Error::field("body", format!("is not the contract's request: {error}")))?;
     if name != INLINE {
@@ -152,7 +156,7 @@ mod tests {
     use crate::pb::{ExecutePolicyResponse, Timing, execute_policy_request::Input, execute_policy_response::Output};
 
     async fn message(name: &str, body: &str) -> Result<ExecutePolicyRequest, Error> {
-        read(name, Request::new(Body::from(body.to_owned()))).await
+        read(name, Request::new(Body::from(body.to_owned()))).await.map_err(Option::unwrap)
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,
-        Err(error) => Err(error),
+        Err(error) => Err(Some(error)),
     };
     line.received();
     let result = match read {
@@ -57,7 +57,9 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
             return stream(&engine, request, line, &id).await;
         }
         Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None).told_by(&line)).await,
-        Err(error) => Err(error),
+        Err(Some(error)) => Err(error),
+        // The line is dropped: it says that the caller went away.
+        Err(None) => return respond(answer::problem(&execute::broken_off(), &id)),
     };
     match &result {
         Ok(reply) => line.told(reply.http_status()).answered(reply.answered()),
@@ -99,17 +101,15 @@ impl std::fmt::Display for BrokenOff {
 
 impl std::error::Error for BrokenOff {}
 
-/// The call as the gateway made it. The path is what stands behind the policy, still encoded.
-async fn call(request: Request, id: &str) -> Result<event::Call, Error> {
+/// The call as the gateway made it. The path is what stands behind the policy, still encoded. No error if the gateway went
+/// away.
+async fn call(request: Request, id: &str) -> Result<event::Call, Option<Error>> {
     let (head, body) = request.into_parts();
     let most = Invocation::RequestResponse.max_payload();
     let body = to_bytes(body, most).await.map_err(|error| {
-        if let Some(refused) = Error::among(&error) {
-            return refused.again();
-        }
-        let too_large =
-            Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"));
-        too_large.with_detail(error.to_string())
+        execute::unreceived(&error, || {
+            Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"))
+        })
     })?;
     let path = head.uri.path();
     // The router has seen that there is a policy before and `/http` behind it; a policy's name has no slash.
