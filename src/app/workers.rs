@@ -51,6 +51,8 @@ pub(super) async fn serve(
             lambda::on_worker(number);
             writer::keep();
             let served = runtime.block_on(work(front, connections));
+            // The process may end before this thread does.
+            writer::flush();
             // Nobody asks any more once the service has given up waiting.
             let _ = end.send(served);
             // What a worker's calls have left behind is not waited for.

@@ -14,6 +14,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -24,11 +25,16 @@ use crate::{
     app::{self, Listeners},
     config::{self, Config},
     grpc, local,
-    telemetry::log::{self, Form},
+    telemetry::{
+        log::{self, Form},
+        writer,
+    },
 };
 
 /// Something in the call of the command or in a file is wrong.
 const WRONG: u8 = 2;
+/// How long the last lines have to be taken.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Parser)]
 #[command(name = "lambda-policy", version, about, long_about = None)]
@@ -86,6 +92,7 @@ fn to_its_end(command: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => {
             let code = runtime.block_on(command);
             runtime.shutdown_background();
+            writer::finish(LAST_LINES);
             code
         }
         Err(error) => wrong(&format!("the program cannot start: {error}")),
@@ -131,7 +138,11 @@ async fn serve(file: PathBuf) -> ExitCode {
     };
     match app::run(config, Some(file.into()), listeners, app::stopped()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => wrong(&error.to_string()),
+        // Where the log goes, which may take nothing.
+        Err(error) => {
+            writer::say(&error.to_string());
+            ExitCode::from(WRONG)
+        }
     }
 }
 
@@ -175,10 +186,7 @@ fn wrong(text: &str) -> ExitCode {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        sync::mpsc,
-        time::{Duration, Instant},
-    };
+    use std::{sync::mpsc, time::Instant};
 
     use super::*;
 

@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::figures::{counted, failure, standing, time};
-use crate::{execute::Engine, policy::credentials::Base, telemetry::Metrics};
+use crate::{
+    execute::Engine,
+    policy::credentials::Base,
+    telemetry::{Loss, Metrics},
+};
 
 /// The most bytes that are kept of why a configuration was refused.
 const MOST_REASONS: usize = 8 * 1024;
@@ -79,7 +83,13 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
         },
         "hosts": hosts.collect::<Vec<_>>(),
         "calls": calls(engine.metrics()),
-        "telemetry": {"otlp": otlp(engine.metrics())},
+        "telemetry": {
+            "otlp": otlp(engine.metrics()),
+            "dropped": {
+                "lines": dropped(engine.metrics().lost_lines()),
+                "spans": engine.metrics().lost_spans().map(dropped),
+            },
+        },
     })
 }
 
@@ -99,6 +109,11 @@ fn calls(metrics: &Metrics) -> Value {
         calls.insert("last_errors".to_owned(), last.collect());
     }
     calls
+}
+
+/// How much was lost, and when last.
+fn dropped(loss: Loss) -> Value {
+    json!({"count": loss.count, "last": loss.last.map(time)})
 }
 
 /// How it goes with what is pushed; `None` if nothing is.

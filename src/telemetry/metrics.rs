@@ -24,6 +24,7 @@ use prometheus::Registry;
 
 use super::{
     exemplars,
+    losses::Loss,
     meters::{Failure, Invoked, Meters},
     names::{self, Kind, Label, Metric},
     otlp::{self, Otlp, Pushes},
@@ -33,6 +34,7 @@ use super::{
     scrape,
     tally::{Clock, Figures, Recent},
     traces::Traces,
+    writer,
 };
 use crate::{
     policy::Name,
@@ -194,9 +196,10 @@ impl Metrics {
         let lost = self.instruments.traces.as_ref().map(|traces| Arc::clone(traces.lost())).unwrap_or_default();
         self.observe(&names::SPANS_DROPPED, move |readings| {
             for (reason, count) in [("queue_full", &lost.full), ("not_taken", &lost.refused)] {
-                readings.put(count.load(Ordering::Relaxed) as f64, &[(&names::LOST, reason)]);
+                readings.put(count.count() as f64, &[(&names::LOST, reason)]);
             }
         });
+        self.observe(&names::LINES_DROPPED, |readings| readings.put(writer::lost().count as f64, &[]));
         self.observe(&names::BUILD_INFO, |readings| {
             readings.put(1.0, &[(&names::VERSION, env!("CARGO_PKG_VERSION"))]);
         });
@@ -313,6 +316,17 @@ impl Metrics {
     /// How it goes with what is pushed: metrics, spans, both or nothing.
     pub fn pushes(&self) -> &[Arc<Pushes>] {
         &self.pushed
+    }
+
+    /// Lines of the log that are lost. They are the process's.
+    pub fn lost_lines(&self) -> Loss {
+        writer::lost()
+    }
+
+    /// Spans that are lost, if there are spans.
+    pub fn lost_spans(&self) -> Option<Loss> {
+        let lost = self.instruments.traces.as_ref()?.lost();
+        Some(lost.full.read().and(lost.refused.read()))
     }
 
     /// The last failures of all calls, the latest first, each with its policy.

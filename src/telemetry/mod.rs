@@ -5,10 +5,12 @@ mod durations;
 mod exemplars;
 mod json;
 pub mod log;
+mod losses;
 mod meters;
 mod metrics;
 pub mod names;
 mod otlp;
+mod outlet;
 mod policies;
 mod process;
 mod readers;
@@ -23,6 +25,7 @@ mod traces;
 pub mod writer;
 
 pub use self::{
+    losses::Loss,
     meters::{End, Failure, Invoked},
     metrics::{Metrics, Readings},
     otlp::{Failing, Otlp, Pushes},

@@ -268,6 +268,9 @@ metrics! {
     /// Spans that were not pushed.
     SPANS_DROPPED = "lambda_policy.telemetry.spans.dropped", Kind::Counter, "{span}",
         "Spans that are lost, because too many waited to be pushed or the OTLP endpoint did not take them.", [LOST];
+    /// Lines that were not written.
+    LINES_DROPPED = "lambda_policy.telemetry.lines.dropped", Kind::Counter, "{line}",
+        "Lines of the log that are lost, because standard error was not read in time or could not be written.", [];
     /// The build.
     BUILD_INFO = "lambda_policy.build.info", Kind::Gauge, "{build}",
         "1, with what was built.", [VERSION];

@@ -173,7 +173,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Spans {
         let exported = self.exporter.export(batch).await;
         self.pushes.heard(&exported);
         if exported.is_err() {
-            self.lost.refused.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
+            self.lost.refused.add(u64::try_from(count).unwrap_or_default());
         }
         exported
     }

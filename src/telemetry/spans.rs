@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -22,6 +22,7 @@ use opentelemetry_sdk::{
 };
 
 use super::{
+    losses::Losses,
     meters::End,
     names::{
         self as metrics, GRPC_CODES, GRPC_ERRORS,
@@ -53,9 +54,9 @@ pub(super) struct Spans {
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     /// Too many waited.
-    pub full: AtomicU64,
+    pub full: Losses,
     /// The endpoint did not take them.
-    pub refused: AtomicU64,
+    pub refused: Losses,
 }
 
 /// A call that has ended.
@@ -119,7 +120,7 @@ impl Spans {
             self.processor.on_end(span);
         } else {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.lost.full.fetch_add(1, Ordering::Relaxed);
+            self.lost.full.add(1);
         }
     }
 

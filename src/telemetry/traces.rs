@@ -6,7 +6,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -77,7 +77,7 @@ impl Traces {
     pub(super) fn end(&self, trace: &Trace, ended: Ended) {
         let Some(spans) = trace.spans() else { return };
         if !self.chosen.add((trace.clone(), spans.take(), ended)) {
-            self.lost().full.fetch_add(2, Ordering::Relaxed);
+            self.lost().full.add(2);
         }
     }
 

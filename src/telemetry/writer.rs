@@ -1,15 +1,21 @@
 //! Where log lines go: standard error, at once, or on a worker when it has nothing else to do.
 //!
 //! A busy worker would spend a call of the system for each line. It keeps them until it goes idle, which under load is many
-//! times in a millisecond, and writes them together.
+//! times in a millisecond, and writes them together. Nobody waits until they are read.
 
 use std::{
     cell::RefCell,
-    io::{self, Write},
+    io::{self, Stderr, Write},
+    sync::LazyLock,
+    time::Duration,
 };
+
+use super::{losses::Loss, outlet::Outlet};
 
 /// As many bytes are never kept.
 const MOST: usize = 32 * 1024;
+
+static OUTLET: LazyLock<Outlet<Stderr>> = LazyLock::new(|| Outlet::new(io::stderr()));
 
 thread_local! {
     static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
@@ -32,11 +38,25 @@ pub fn flush() {
     });
 }
 
+/// Writes a line for people, at the end of what is logged.
+pub fn say(text: &str) {
+    OUTLET.put(format!("{text}\n").as_bytes());
+}
+
+/// Waits until what was logged is written, or for so long.
+pub fn finish(within: Duration) {
+    OUTLET.finish(within);
+}
+
+/// The lines that nobody will see.
+pub(super) fn lost() -> Loss {
+    OUTLET.lost.read()
+}
+
 impl Kept {
     fn write(&mut self) {
         if !self.0.is_empty() {
-            // Nobody could be told that the log cannot be written.
-            let _ = io::stderr().write_all(&self.0);
+            OUTLET.put(&self.0);
             self.0.clear();
         }
     }
@@ -67,7 +87,7 @@ impl Write for Writer {
         match kept {
             Ok(true) => {}
             // Not a worker, or one whose thread is ending.
-            Ok(false) | Err(_) => io::stderr().write_all(line)?,
+            Ok(false) | Err(_) => OUTLET.put(line),
         }
         Ok(line.len())
     }

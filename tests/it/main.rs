@@ -45,4 +45,5 @@ mod support;
 mod tls;
 mod traces;
 mod unix;
+mod unread;
 mod words;

@@ -428,5 +428,9 @@ async fn a_collector_that_says_nothing_keeps_nobody_waiting() {
     }
     let lost = "lambda_policy_telemetry_spans_dropped_total{reason=\"queue_full\"}";
     counts(&service, lost).await.expect("there is no room for all of them");
+    let (_, _, status) = admin(&service.admin, "GET", "/status", "*/*", "").await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let spans = &status["telemetry"]["dropped"]["spans"];
+    assert!(spans["count"].as_u64().is_some_and(|count| count > 0) && spans["last"].is_string(), "{spans}");
     tokio::time::timeout(Duration::from_secs(8), service.stop()).await.expect("it stops within the time for that");
 }
