@@ -265,7 +265,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     );
     let directory = Directory::new();
     let closed = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
-    let telemetry = format!("telemetry: {{otlp: {{endpoint: 'http://{closed}', interval: 1s}}}}\n");
+    let telemetry =
+        format!("telemetry: {{otlp: {{endpoint: 'http://{closed}', interval: 1s}}, traces: {{ratio: 1}}}}\n");
     let text = telemetry + &config(&lambda, "", &policies);
     let file = directory.write("policies.yaml", &text);
     let service = Service::start_with(&text, Some(file)).await;
@@ -297,6 +298,7 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.until("document.querySelector('#notices pre')?.textContent.includes('titel') ?? false").await;
     let unpushed = format!("No metrics can be pushed to http://{closed}, since");
     browser.until(&format!("document.getElementById('notices').innerText.includes('{unpushed}')")).await;
+    browser.until("document.getElementById('notices').innerText.includes('spans are lost')").await;
     let text = browser.value("document.body.innerText").await;
     for expected in [
         "payments",

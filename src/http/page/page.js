@@ -3,6 +3,8 @@
 
 const EVERY = 3000;
 const MOST = 200;
+// What was lost before is no trouble of now.
+const LATELY = 60_000;
 // What an operator can do, by reason.
 const ADVICE = {
   INVALID_REQUEST: "The gateway sends what the policy does not take: see the error.",
@@ -172,6 +174,10 @@ function showStatus(status) {
   for (const signal of ["metrics", "traces"]) {
     const failing = otlp?.[signal]?.failing;
     if (failing) notices.push(notice(false, `No ${signal} can be pushed to ${otlp.endpoint}, since ${ago(failing.since)}.`, failing.error));
+  }
+  for (const [what, why] of [["lines", "log lines are lost: nobody reads standard error in time, or it cannot be written"], ["spans", "spans are lost: the collector does not take them in time"]]) {
+    const dropped = status.telemetry.dropped[what];
+    if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${whole(dropped.count)} ${why}. Last ${ago(dropped.last)}.`));
   }
   replace(by("notices"), notices);
 
