@@ -120,8 +120,16 @@ impl Drop for Held {
     }
 }
 
-pub(super) fn full() -> Error {
+fn full() -> Error {
     Error::new(Kind::Overloaded, "the bodies in flight are as large as `server.max_mib_in_flight` allows")
+}
+
+/// While there is room left.
+pub(super) fn shared() -> Error {
+    Error::new(
+        Kind::Overloaded,
+        "the policy's bodies have their share of what `server.max_mib_in_flight` allows: the rest is for others",
+    )
 }
 
 fn crowded() -> Error {

@@ -73,9 +73,11 @@ pub struct Permit {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The policy has as many as it may.
+    /// The policy has as many as its own limit allows.
     Policy,
-    /// The service has, or what is left is kept for other policies.
+    /// It has its share of the service's, and what is left is kept for other policies.
+    Share,
+    /// The service has as many as it may.
     Service,
 }
 
@@ -134,7 +136,7 @@ impl Gate {
             if line.is_empty() {
                 continue;
             }
-            if places.take().is_ok() {
+            if places.take() {
                 passed_over = 0;
                 let permit = Permit::new(&places, true);
                 // Who went away in this moment gives it back without a turn of its own: this loop is it.
@@ -197,7 +199,7 @@ impl Places {
     /// late: when the deadline is nearer than the time that the policy's calls take.
     pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Full> {
         let nobody_waits = self.gate.waiting() == 0;
-        if nobody_waits && self.take().is_ok() {
+        if nobody_waits && self.take() {
             return Ok(Permit::new(self, false));
         }
         let now = Instant::now();
@@ -234,16 +236,16 @@ impl Places {
     }
 
     /// Takes a place, if it may be had.
-    fn take(&self) -> Result<(), Full> {
+    fn take(&self) -> bool {
         // Both are ordered with `waiting`: of one who puts back and one who begins to wait, one sees the other.
         let all = self.gate.in_flight.fetch_add(1, Ordering::SeqCst);
         let own = self.in_flight.fetch_add(1, Ordering::SeqCst);
         let limited = own >= self.limit.load(Ordering::Relaxed);
         if !limited && self.gate.fits(own, all) {
-            return Ok(());
+            return true;
         }
         self.put_back();
-        Err(if limited { Full::Policy } else { Full::Service })
+        false
     }
 
     fn put_back(&self) {
@@ -252,7 +254,14 @@ impl Places {
     }
 
     fn full(&self) -> Full {
-        if self.in_flight() >= self.limit.load(Ordering::Relaxed) { Full::Policy } else { Full::Service }
+        let (own, all) = (self.in_flight(), self.gate.in_flight());
+        if own >= self.limit.load(Ordering::Relaxed) {
+            Full::Policy
+        } else if all < self.gate.limit && !self.gate.fits(own, all) {
+            Full::Share
+        } else {
+            Full::Service
+        }
     }
 
     /// Takes note of how long a place was held: an eighth of what is known of it is the last one.
@@ -438,6 +447,17 @@ mod tests {
         }
         let (_gate, [alone]) = gate(1024);
         assert_eq!(all(&alone).await.len(), 1024, "one policy alone has all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_while_there_are_places_is_told_of_its_share() {
+        let (_gate, [busy, ..]) = gate::<2>(8);
+        let held = all(&busy).await;
+        assert_eq!((held.len(), busy.enter(soon()).await.unwrap_err()), (6, Full::Share));
+        assert!(Full::Share.error().to_string().contains("share"));
+        let (_gate, [alone]) = gate(8);
+        let held = all(&alone).await;
+        assert_eq!((held.len(), alone.enter(soon()).await.unwrap_err()), (8, Full::Service));
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,7 +124,7 @@ impl Admission {
         if let Some(large) = large
             && !permit.hold(large, self.bodies.limit())
         {
-            return Err(overloaded(bodies::full()));
+            return Err(overloaded(bodies::shared()));
         }
         Ok(Admitted { permit, trial })
     }
@@ -187,6 +187,9 @@ impl Full {
     fn error(self) -> Error {
         let message = match self {
             Self::Policy => "the policy has as many calls in flight as its `max_in_flight` allows",
+            Self::Share => {
+                "the policy has its share of the calls in flight that `server.max_in_flight` allows: the rest is for others"
+            }
             Self::Service => "the service has as many calls in flight as `server.max_in_flight` allows",
         };
         Error::new(Kind::Overloaded, message)
