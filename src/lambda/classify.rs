@@ -27,6 +27,7 @@ pub(super) fn kind(status: u16, code: &str) -> Kind {
             | "NotAuthorized"
             | "OptInRequired"
             | "RequestExpired"
+            | "RequestTimeTooSkewed"
             | "SignatureDoesNotMatch"
             | "UnrecognizedClientException",
         ) => Kind::CredentialsRejected,
@@ -106,6 +107,21 @@ fn message(kind: Kind) -> &'static str {
     }
 }
 
+/// What AWS says of a signature whose keys may be right, but not its time.
+const WRONG_TIME: [&str; 4] =
+    ["RequestExpired", "RequestTimeTooSkewed", "Signature expired", "Signature not yet current"];
+
+/// The error of a refusal, of which AWS's own words are the detail.
+pub(super) fn refusal(kind: Kind, detail: String) -> Error {
+    let error = match kind {
+        Kind::CredentialsRejected if WRONG_TIME.iter().any(|words| detail.contains(words)) => {
+            Error::new(kind, "aws refuses the signature for its time: set the clock of this service's machine")
+        }
+        _ => error(kind),
+    };
+    error.with_detail(detail)
+}
+
 /// The error of a kind, in the words for the caller.
 pub(super) fn error(kind: Kind) -> Error {
     Error::new(kind, message(kind))
@@ -132,12 +148,32 @@ pub(super) fn stopped(ran: Ran) -> Error {
 /// Why there are no credentials, as the contract says it.
 pub(super) fn credentials(reason: &refresh::Error) -> Error {
     let kind = if reason.rejected { Kind::CredentialsRejected } else { Kind::CredentialsUnavailable };
-    error(kind).with_detail(reason.detail.clone())
+    refusal(kind, reason.detail.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_not_blamed_on_the_keys() {
+        let expired = "SignatureDoesNotMatch: Signature expired: 20250101T000000Z is now earlier than 20250101T001000Z";
+        for (detail, clock) in [
+            (expired, true),
+            ("InvalidSignatureException: Signature not yet current: 20250101T010000Z is still later than", true),
+            ("RequestExpired: ", true),
+            ("InvalidSignatureException: The request signature we calculated does not match", false),
+            ("ExpiredTokenException: The security token included in the request is expired", false),
+        ] {
+            for error in [
+                refusal(Kind::CredentialsRejected, format!("lambda answered 403 {detail}")),
+                credentials(&refresh::Error { rejected: true, detail: format!("assuming r failed: {detail}") }),
+            ] {
+                assert_eq!(error.to_string().contains("clock"), clock, "{detail}: {error}");
+            }
+        }
+        assert!(!refusal(Kind::FunctionThrottled, expired.to_owned()).to_string().contains("clock"));
+    }
 
     #[test]
     fn lambdas_refusals_keep_their_meaning() {

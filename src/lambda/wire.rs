@@ -217,13 +217,10 @@ impl Wire {
         let status = response.status().as_u16();
         let headers = response.headers();
         let retry_after = text(headers, "retry-after").and_then(pause).or(refusal.retry_after);
-        let error = classify::error(classify::kind(status, &refusal.code))
+        let said = format!("lambda answered {status} {}", said::refusal(status, &refusal.code, &refusal.message));
+        let error = classify::refusal(classify::kind(status, &refusal.code), said)
             .with_retry_after(retry_after)
-            .with_aws_request_id(text(headers, "x-amzn-requestid"))
-            .with_detail(format!(
-                "lambda answered {status} {}",
-                said::refusal(status, &refusal.code, &refusal.message)
-            ));
+            .with_aws_request_id(text(headers, "x-amzn-requestid"));
         Failed { error, remedy }
     }
 
