@@ -134,6 +134,13 @@ fn rejected(policy: &Policy, said: &Said<'_>) -> String {
         ("InvalidClientTokenId" | "UnrecognizedClientException" | "NotAuthorized" | "OptInRequired", _) => {
             "aws does not know the access key: it is deleted, inactive, or of another partition".to_owned()
         }
+        ("SignatureDoesNotMatch" | "InvalidSignatureException", _)
+            if ["Signature expired", "Signature not yet current"]
+                .iter()
+                .any(|words| said.message.starts_with(words)) =>
+        {
+            "this machine's clock is wrong".to_owned()
+        }
         (
             "SignatureDoesNotMatch"
             | "InvalidSignatureException"
@@ -225,6 +232,12 @@ mod tests {
                 "lambda answered 403 InvalidSignatureException: The Canonical String should have been x-amz-security-token:secret"
                     .to_owned(),
                 "rejected: the secret access key is not the one of the access key id".to_owned(),
+            ),
+            (
+                role,
+                Kind::CredentialsRejected,
+                assuming("SignatureDoesNotMatch: Signature expired: 20250101T000000Z is now earlier than 20250101T001000Z"),
+                "rejected: this machine's clock is wrong".to_owned(),
             ),
             (
                 role,
