@@ -57,6 +57,11 @@ impl Engine {
         each(&names::POLICY_IN_FLIGHT, |engine, readings| policies(engine, readings, |of| of.in_flight as f64));
         each(&names::POLICY_WAITING, |engine, readings| policies(engine, readings, |of| of.waiting as f64));
         each(&names::BREAKER_STATE, breakers);
+        each(&names::CALLERS_KEYS_FAILING, |engine, readings| {
+            let policies = engine.policies();
+            let remotes = policies.callers.iter().flat_map(|callers| callers.remotes());
+            readings.put(remotes.filter(|(_, remote)| remote.failing().is_some()).count() as f64, &[]);
+        });
         each(&names::CONFIG_POLICIES, |engine, readings| readings.put(engine.policies().named.len() as f64, &[]));
         each(&names::CLIENTS_LIVE, |engine, readings| readings.put(engine.lambda.clients() as f64, &[]));
         each(&names::CLIENTS_BUILT, |engine, readings| readings.put(engine.lambda.figures().built.get() as f64, &[]));

@@ -45,7 +45,7 @@ pub fn follow(engine: &Engine) {
     }
     let https = HttpsConnectorBuilder::new().with_tls_config(lambda::trust()).https_or_http().enable_http1().build();
     let client = Client::builder(TokioExecutor::new()).build(https);
-    for remote in remotes {
+    for (_, remote) in remotes {
         tokio::spawn(fetch(client.clone(), Arc::downgrade(remote)));
     }
 }
@@ -64,7 +64,8 @@ async fn fetch(client: Https, keys: Weak<Remote>) {
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(url = ?remote.url(), error, failures, "the keys of callers' tokens were not fetched");
+                tracing::warn!(url = ?remote.url(), error = error.as_str(), failures, "the keys of callers' tokens were not fetched");
+                remote.failed(error);
             }
         }
         let rest = if failures > 0 {

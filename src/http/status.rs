@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::figures::{counted, failure, standing, time};
 use crate::{
     execute::Engine,
-    policy::credentials::Base,
+    policy::{callers::Callers, credentials::Base},
     telemetry::{Loss, Metrics},
 };
 
@@ -76,6 +76,7 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
         "bodies_bytes": admission.bodies().held(),
         "bodies_bytes_limit": admission.limits().bytes,
         "own_credentials": own,
+        "issuers": policies.callers.as_ref().map(issuers).unwrap_or_default(),
         "clients": {
             "live": lambda.clients(),
             "built": lambda.figures().built.get(),
@@ -91,6 +92,17 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
             },
         },
     })
+}
+
+/// The addresses that keys for callers' tokens are fetched from, and how that goes.
+fn issuers(callers: &Callers) -> Vec<Value> {
+    let shown = callers.remotes().map(|(caller, remote)| {
+        let failing = remote
+            .failing()
+            .map(|failing| json!({"since": time(failing.since), "failures": failing.failures, "error": failing.error}));
+        json!({"caller": caller.as_str(), "url": remote.url().as_str(), "known": remote.is_known(), "failing": failing})
+    });
+    shown.collect()
 }
 
 /// What became of all calls, and the last failures with their policies.

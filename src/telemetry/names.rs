@@ -251,6 +251,9 @@ metrics! {
     /// Until credentials expire.
     CREDENTIALS_EXPIRY = "lambda_policy.credentials.expiry", Kind::Gauge, "s",
         "How long the credentials at hand are still valid; absent while there are none, or if they never expire.", [POLICY];
+    /// Issuers whose keys are not to be had.
+    CALLERS_KEYS_FAILING = "lambda_policy.callers.keys.failing", Kind::Gauge, "{issuer}",
+        "Issuers of callers' tokens whose `jwks_url` gave no keys when it was asked last.", [];
     /// Configurations that took effect.
     CONFIG_GENERATION = "lambda_policy.config.generation", Kind::Gauge, "{generation}",
         "How many configurations have taken effect since the start, the first included.", [];

@@ -40,7 +40,9 @@ use tonic::{
 
 use crate::{
     binary::{Process, run},
-    support::{Directory, Failed, Service, channel, client_of, config, eventually, execute, lambda, output, request},
+    support::{
+        Directory, Failed, Service, admin, channel, client_of, config, eventually, execute, lambda, output, request,
+    },
     tls::{Authority, connect},
 };
 
@@ -458,8 +460,18 @@ async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail
     };
     assert_eq!(call().await, Err("CALLER_UNAUTHENTICATED".to_owned()), "nobody is believed without keys");
     eventually("a first attempt", async || (asked.load(Ordering::Relaxed) > 0).then_some(())).await;
+    let failing = async |count: u8| {
+        let gauge = format!("\nlambda_policy_callers_keys_failing {count}\n");
+        eventually("the gauge", async || {
+            let (_, _, text) = admin(&service.admin, "GET", "/metrics", "*/*", "").await;
+            text.contains(&gauge).then_some(())
+        })
+        .await;
+    };
+    failing(1).await;
     *keys.lock().unwrap() = Some(issuer.keys());
     eventually("the keys", async || call().await.ok()).await;
+    failing(0).await;
     serving.abort();
     assert_eq!(call().await, Ok(()), "what was fetched holds while the issuer is away");
 }

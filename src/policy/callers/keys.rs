@@ -4,7 +4,7 @@ use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,7 +48,19 @@ pub struct Remote {
     url: Url,
     keys: ArcSwapOption<Keys>,
     fetched: ArcSwap<Option<Instant>>,
+    failing: ArcSwapOption<Failing>,
     asking: watch::Sender<Asking>,
+}
+
+/// How the last attempts to fetch keys have failed, one after the other.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// When the first of them did.
+    pub since: SystemTime,
+    /// How many there were.
+    pub failures: u32,
+    /// Why the last one did.
+    pub error: String,
 }
 
 /// Whether somebody wants keys that are not there, and whether their address is left alone for a while all the same.
@@ -103,7 +115,13 @@ impl Key {
 impl Remote {
     /// An address that was not asked yet.
     pub fn new(url: Url) -> Self {
-        Self { url, keys: ArcSwapOption::empty(), fetched: ArcSwap::default(), asking: watch::Sender::default() }
+        Self {
+            url,
+            keys: ArcSwapOption::empty(),
+            fetched: ArcSwap::default(),
+            failing: ArcSwapOption::empty(),
+            asking: watch::Sender::default(),
+        }
     }
 
     /// The address.
@@ -118,6 +136,24 @@ impl Remote {
             self.keys.store(Some(Arc::new(keys)));
         }
         self.fetched.store(Arc::new(Some(Instant::now())));
+        self.failing.store(None);
+    }
+
+    /// Takes note of an attempt that failed.
+    pub fn failed(&self, error: String) {
+        let (since, failures) =
+            self.failing().map_or_else(|| (SystemTime::now(), 0), |before| (before.since, before.failures));
+        self.failing.store(Some(Arc::new(Failing { since, failures: failures.saturating_add(1), error })));
+    }
+
+    /// How the last attempts have failed, if the last one did.
+    pub fn failing(&self) -> Option<Arc<Failing>> {
+        self.failing.load_full()
+    }
+
+    /// Whether there are keys that are believed.
+    pub fn is_known(&self) -> bool {
+        self.keys().is_some()
     }
 
     /// Resolves when somebody wants keys that are not there.
@@ -152,6 +188,7 @@ impl Remote {
     pub(super) fn inherit(&self, other: &Self) {
         self.keys.store(other.keys.load_full());
         self.fetched.store(other.fetched.load_full());
+        self.failing.store(other.failing.load_full());
     }
 
     /// The keys, if they are still believed.
@@ -213,6 +250,22 @@ mod tests {
         remote.put(keys(&ED.replace(r#""a""#, r#""b""#)));
         assert!(!Arc::ptr_eq(&first, &remote.keys().unwrap()));
     }
+
+    #[test]
+    fn failures_are_told_from_the_first_one_on_until_keys_come() {
+        let remote = Remote::new(Url::parse("https://issuer.example/keys").unwrap());
+        assert!(remote.failing().is_none());
+        remote.failed("refused".to_owned());
+        let first = remote.failing().unwrap();
+        remote.failed("too late".to_owned());
+        let next = Remote::new(remote.url().clone());
+        next.inherit(&remote);
+        let last = next.failing().unwrap();
+        assert_eq!((last.since, last.failures, last.error.as_str()), (first.since, 2, "too late"));
+        next.put(Keys::parse(format!(r#"{{"keys":[{ED}]}}"#).as_bytes()).unwrap());
+        assert!(next.failing().is_none() && next.is_known());
+    }
+
     #[test]
     fn what_waits_for_keys_waits_while_they_are_wanted_and_may_come() {
         let remote = Arc::new(Remote::new(Url::parse("https://issuer.example/keys").unwrap()));

@@ -198,21 +198,21 @@ impl Callers {
     pub fn renewal(&self, caller: &Caller) -> Option<impl Future<Output = ()> + Send + use<>> {
         match caller {
             Caller::Unknown(why) if jwt::may_change(why) => {
-                Some(join_all(self.remotes().map(Remote::renewal)).map(drop))
+                Some(join_all(self.remotes().map(|(_, remote)| remote.renewal())).map(drop))
             }
             Caller::Unknown(_) | Caller::Known(_) => None,
         }
     }
 
-    /// The addresses that keys are fetched from.
-    pub fn remotes(&self) -> impl Iterator<Item = &Arc<Remote>> {
-        self.0.issuers.iter().filter_map(|(issuer, _)| issuer.remote())
+    /// The addresses that keys are fetched from, with the callers whose tokens they check.
+    pub fn remotes(&self) -> impl Iterator<Item = (&CallerName, &Arc<Remote>)> {
+        self.0.issuers.iter().filter_map(|(issuer, name)| Some((name, issuer.remote()?)))
     }
 
     /// Takes over the keys that others have fetched already.
     pub fn inherit(&self, others: &Self) {
-        for own in self.remotes() {
-            if let Some(other) = others.remotes().find(|other| other.url() == own.url()) {
+        for (_, own) in self.remotes() {
+            if let Some((_, other)) = others.remotes().find(|(_, other)| other.url() == own.url()) {
                 own.inherit(other);
             }
         }
