@@ -305,7 +305,7 @@ async fn people_see_in_a_browser_what_is_wrong() {
         "orders",
         "Stock levels",
         "breaker open",
-        "BREAKER_OPEN",
+        "BREAKER_OPEN after LAMBDA_FAILED",
         "the-request-of-payments",
         "FUNCTION_THROTTLED",
         "TIMEOUT",
@@ -349,6 +349,27 @@ async fn people_see_in_a_browser_what_is_wrong() {
     }
     drop(service);
     browser.until("document.getElementById('fresh').textContent.startsWith('No answer since')").await;
+}
+
+#[tokio::test]
+async fn people_see_that_an_issuers_keys_cannot_be_fetched() {
+    let lambda = lambda().await;
+    let closed = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let url = format!("http://{closed}/keys");
+    let callers = format!("callers: {{ci: {{jwt: {{issuer: a, audience: b, jwks_url: '{url}'}}}}}}\n");
+    let text = callers + &config(&lambda, "", "  echo: {function: echo, callers: ci}\n");
+    let service = Service::start_with(&text, None).await;
+    let issuer = eventually("a failure", async || {
+        let issuer = shown(&service, "/status").await["issuers"][0].clone();
+        (!issuer["failing"].is_null()).then_some(issuer)
+    })
+    .await;
+    assert_eq!((&issuer["caller"], &issuer["url"], &issuer["known"]), (&json!("ci"), &json!(url), &json!(false)));
+    assert!(issuer["failing"]["error"].as_str().unwrap().contains("refused"), "{issuer}");
+    let Some(mut browser) = Browser::start().await else { return };
+    browser.open(&format!("http://{}/", service.admin)).await;
+    let notice = format!("The keys for tokens of ci cannot be fetched from {url}, since");
+    browser.until(&format!("document.getElementById('notices').innerText.includes({})", json!(notice))).await;
 }
 
 /// Nothing is wider than the window, or than its tile.

@@ -9,7 +9,7 @@ const LATELY = 60_000;
 const ADVICE = {
   INVALID_REQUEST: "The gateway sends what the policy does not take: see the error.",
   PAYLOAD_TOO_LARGE: "Lambda takes 6 MB, and 1 MB asynchronously: send less, or a reference.",
-  CALLER_UNAUTHENTICATED: "The gateway presents no known certificate or token: see `callers` in the configuration.",
+  CALLER_UNAUTHENTICATED: "The gateway presents no known certificate or token: see `callers` in the configuration, and above whether an issuer's keys cannot be fetched.",
   CALLER_DENIED: "This caller may not call the policy: allow it under `callers`, or find out who it is in the log.",
   POLICY_NOT_FOUND: "The gateway names a policy that is not configured: compare the names.",
   FUNCTION_NOT_FOUND: "The function, version or alias does not exist in the region: check `function` and `region`.",
@@ -18,11 +18,11 @@ const ADVICE = {
   FUNCTION_NOT_READY: "The function is being deployed or woken up: it passes, or its state in Lambda says why not.",
   FUNCTION_MISCONFIGURED: "The function cannot run as it is set up: its state in Lambda says why.",
   CREDENTIALS_UNAVAILABLE: "STS or the source of credentials does not answer: check the way there.",
-  CREDENTIALS_REJECTED: "Renew the keys, or check the role and its trust policy.",
+  CREDENTIALS_REJECTED: "As the error says: renew the keys, check the role and its trust policy, or set the clock of this machine.",
   LAMBDA_UNREACHABLE: "Check the endpoint, DNS, routes, security groups and the proxy between here and Lambda.",
   LAMBDA_FAILED: "Lambda failed or broke off: if it lasts, see the AWS health dashboard and the endpoint's proxies.",
   TIMEOUT: "The function is slower than `timeout` or the caller's deadline: see its duration in CloudWatch.",
-  OVERLOADED: "More calls at once than `max_in_flight` allows: raise it, add replicas, or make the function faster.",
+  OVERLOADED: "More calls at once than `max_in_flight` or the policy's share of it allows: raise it, add replicas, or make the function faster.",
   BREAKER_OPEN: "The function is left alone after failures in a row: the other errors say why, and the log's line `a breaker opens`.",
   SHUTTING_DOWN: "This replica stops: gateways should use another one.",
   handled: "The function reported an error of its own: see its log in CloudWatch.",
@@ -133,7 +133,8 @@ function pairs(list, facts) {
 
 function meter(value, limit) {
   const width = limit > 0 ? Math.min(100, (100 * value) / limit) : 0;
-  const box = { class: width > 80 ? "meter bad" : "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" };
+  // One policy gets three quarters at the most.
+  const box = { class: width > 70 ? "meter bad" : "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" };
   return drawn("svg", box, drawn("rect", { width: width.toFixed(1), height: 4 }));
 }
 
@@ -170,6 +171,11 @@ function showStatus(status) {
   }
   const own = status.own_credentials?.failure;
   if (own) notices.push(notice(true, credentialsTrouble("The service's own credentials", own), own.detail));
+  for (const { caller, url, known, failing } of status.issuers) {
+    if (!failing) continue;
+    const so = known ? "The last ones are used for a day" : `No token of ${caller} is believed`;
+    notices.push(notice(!known, `The keys for tokens of ${caller} cannot be fetched from ${url}, since ${ago(failing.since)}. ${so}.`, failing.error));
+  }
   const otlp = status.telemetry.otlp;
   for (const signal of ["metrics", "traces"]) {
     const failing = otlp?.[signal]?.failing;
@@ -269,10 +275,12 @@ function credentials(policy) {
   return parts;
 }
 
-function lastError(failure) {
+function lastError([failure, ...others]) {
   if (!failure) return [];
+  const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.reason !== "BREAKER_OPEN");
   return [
     el("span", "mono", failure.reason),
+    cause ? el("span", "", " after ", el("span", "mono", cause.reason)) : null,
     failure.error_type ? el("span", "mono", ` ${failure.error_type}`) : null,
     el("small", "", ` ${ago(failure.at)}`),
     failure.reason === "malformed" ? el("small", "few", failure.error) : null,
@@ -306,7 +314,7 @@ function showPolicy(row, policy) {
     cell(`number${none(policy.in_flight)}`, "In flight", ...flying.filter(Boolean)),
     cell(`plain${none(policy.breaker)}`, "Breaker", breaker),
     cell(`plain${none(policy.credentials)}`, "Credentials", ...credentials(policy)),
-    cell(failure ? "error" : "error none", "Last error", ...lastError(failure)),
+    cell(failure ? "error" : "error none", "Last error", ...lastError(calls.last_errors)),
   );
   if (opened.has(policy.name)) row.detail.replaceChildren(details(policy));
 }
