@@ -303,7 +303,7 @@ fn callers_are_those_whom_policies_name() {
     };
     let known = format!("{{kong: {{tokens: {TOKEN}, inline: true}}}}");
     let config = parse(&with(&known, ", callers: kong", "")).unwrap();
-    let kong = crate::policy::Caller::Known(Name::parse("kong").unwrap());
+    let kong = crate::policy::Caller::from(Name::parse("kong").unwrap());
     let stranger = crate::policy::Caller::default();
     for (caller, may) in [(&kong, true), (&stranger, false)] {
         assert_eq!(config.policies.find(caller, "a").is_ok(), may);

@@ -290,13 +290,14 @@ fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request
 /// Tells who calls, by what the request presents now.
 fn identify<B>(engine: &Engine, request: &mut http::Request<B>) {
     let connection = request.extensions().get::<Connection>();
+    let origin = connection.and_then(|connection| connection.origin);
     let proven = connection.and_then(|connection| connection.proven.clone());
     let Identified { caller, by_authorization } = engine.identify(&Presented {
         own: one(request.headers(), callers::HEADER),
         authorization: one(request.headers(), AUTHORIZATION.as_str()),
         peer: proven.as_deref(),
     });
-    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(caller.at(origin));
     if by_authorization {
         // With it the function could make this caller's calls.
         request.headers_mut().remove(AUTHORIZATION);

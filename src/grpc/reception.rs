@@ -47,7 +47,7 @@ pub(super) fn counted(request: http::Request<Body>, bodies: &Arc<Bodies>) -> htt
         return request;
     }
     let stream = request.uri().path().get(1..).is_some_and(|path| path.starts_with(EXT_PROC));
-    let caller = request.extensions().get::<Caller>().filter(|caller| matches!(caller, Caller::Unknown(_)));
+    let caller = request.extensions().get::<Caller>().filter(|caller| caller.known().is_none());
     let stranger = caller.cloned().map(|caller| (caller, MOST_OF_A_STRANGER));
     let held = bodies.receive().map_err(Some);
     request.map(|body| Body::new(Counted { body, held, stranger, stream, late: None }))
@@ -160,7 +160,7 @@ mod tests {
             let refused = counted(request, admission.bodies()).into_body().collect().await.err();
             refused.and_then(|refused| Error::among(&refused).map(Error::kind))
         };
-        let known = Caller::Known(crate::policy::Name::parse("kong").unwrap());
+        let known = Caller::from(crate::policy::Name::parse("kong").unwrap());
         for (caller, bytes, refused) in [
             (None, 500 << 10, None),
             (Some(known), 500 << 10, None),

@@ -26,7 +26,10 @@ use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
 use super::limits::Place;
-use crate::{execute::Peer, policy::callers};
+use crate::{
+    execute::Peer,
+    policy::callers::{self, Origin},
+};
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), as far as it tells it from HTTP/1 and from TLS.
 const PREFACE: &[u8] = b"PRI";
@@ -65,6 +68,7 @@ pub(super) struct Connection {
     pub since: Instant,
     /// None behind a Unix socket.
     pub peer: Option<Peer>,
+    pub origin: Option<Origin>,
     /// What the connection proves, if anything.
     pub proven: Option<Arc<callers::Peer>>,
 }
@@ -80,15 +84,14 @@ enum State {
 
 impl Stream {
     pub(super) fn plain(socket: Socket, place: Place) -> Self {
-        let connection =
-            Connection { since: Instant::now(), peer: peer(&socket, false), proven: proven(&socket, Vec::new()) };
+        let connection = Connection::new(origin(&socket), false, proven(&socket, Vec::new()));
         Self::new(Either::Left(socket), connection, place)
     }
 
-    pub(super) fn encrypted(tls: TlsStream<Socket>, place: Place) -> Self {
+    pub(super) fn encrypted(tls: TlsStream<Socket>, origin: Option<Origin>, place: Place) -> Self {
         let (socket, session) = tls.get_ref();
         let names = session.peer_certificates().and_then(<[_]>::first).map(super::tls::names).unwrap_or_default();
-        let connection = Connection { since: Instant::now(), peer: peer(socket, true), proven: proven(socket, names) };
+        let connection = Connection::new(origin, true, proven(socket, names));
         Self::new(Either::Right(Box::new(tls)), connection, place)
     }
 
@@ -120,10 +123,21 @@ impl Stream {
     }
 }
 
-fn peer(socket: &Socket, tls: bool) -> Option<Peer> {
+impl Connection {
+    fn new(origin: Option<Origin>, tls: bool, proven: Option<Arc<callers::Peer>>) -> Self {
+        let peer = match origin {
+            Some(Origin::Address(ip)) => Some(Peer { ip, tls }),
+            Some(Origin::Unix) | None => None,
+        };
+        Self { since: Instant::now(), peer, origin, proven }
+    }
+}
+
+/// Where a connection comes from. Of one that has broken off nobody knows.
+pub(super) fn origin(socket: &Socket) -> Option<Origin> {
     match socket {
-        Either::Left(tcp) => tcp.peer_addr().ok().map(|address| Peer { ip: address.ip(), tls }),
-        Either::Right(_) => None,
+        Either::Left(tcp) => tcp.peer_addr().ok().map(|address| Origin::Address(address.ip())),
+        Either::Right(_) => Some(Origin::Unix),
     }
 }
 

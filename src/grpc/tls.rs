@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     limits::Place,
-    stream::{Socket, Stream},
+    stream::{self, Socket, Stream},
 };
 
 /// How long a client may take for its side of the handshake.
@@ -109,9 +109,10 @@ impl Current {
 
     /// The server's side of a handshake.
     pub(super) async fn accept(&self, socket: Socket, place: Place) -> io::Result<Stream> {
+        let origin = stream::origin(&socket);
         let acceptor = TlsAcceptor::from(Arc::clone(&self.0.load().0));
         let accepted = timeout(HANDSHAKE, acceptor.accept(socket)).await;
-        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|tls| Stream::encrypted(tls, place))
+        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|tls| Stream::encrypted(tls, origin, place))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Fault, Kind},
-    policy::{Caller, Name},
+    policy::{Caller, Name, callers::Origin},
     trace::{Hex, Reached, Trace},
 };
 
@@ -63,6 +63,8 @@ pub struct Line {
     request_id: String,
     /// Who made it, by its name in the configuration.
     caller: Option<Name>,
+    /// From where.
+    origin: Option<Origin>,
     trace: Trace,
     /// What the caller was told, if that is a status of HTTP.
     status: Option<u16>,
@@ -103,6 +105,7 @@ impl Line {
             policy,
             request_id: String::new(),
             caller: None,
+            origin: None,
             trace: Trace::default(),
             status: None,
             begun: false,
@@ -117,10 +120,7 @@ impl Line {
     /// Says who makes the call, if that is known.
     #[must_use]
     pub fn by(mut self, caller: &Caller) -> Self {
-        self.caller = match caller {
-            Caller::Known(name) => Some(name.clone()),
-            Caller::Unknown(_) => None,
-        };
+        (self.caller, self.origin) = (caller.known().cloned(), caller.origin());
         self
     }
 
@@ -229,13 +229,14 @@ impl Line {
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.map(|spent| spent.queue), credentials, lambda);
         let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
-        let trace_id = self.trace.id();
+        let (trace_id, refused) = (self.trace.id(), self.refused(end));
         macro_rules! failed {
             ($level:ident) => {
                 tracing::$level!(
                     rpc = self.rpc,
                     policy = self.policy(),
                     caller = self.caller(),
+                    peer = refused.map(tracing::field::display),
                     outcome = end.outcome(),
                     reason = end.reason(),
                     request_id = self.request_id(),
@@ -262,6 +263,7 @@ impl Line {
         }
         let wanted = self.policy.as_ref().filter(|_| error.kind() == Kind::PolicyNotFound);
         let wanted = wanted.map(|name| format!("the call names `{name}`"));
+        let wanted = wanted.or_else(|| refused.map(|origin| format!("the call comes from {origin}")));
         let detail = error.detail().or(wanted.as_deref());
         self.meters.tally.keep(Failure {
             error: error.message().to_owned(),
@@ -300,10 +302,17 @@ impl Line {
                 status: self.status,
                 begun: self.begun,
                 aws_request_id: aws_request_id.filter(|id| !id.is_empty()).map(Box::from),
+                refused: self.refused(end),
             };
             self.meters.trace(&self.trace, ended);
         }
         (at, at.duration_since(self.began))
+    }
+
+    /// Where a call comes from that is refused for its caller: by that its gateway is found.
+    fn refused(&self, end: End) -> Option<Origin> {
+        let is_refused = matches!(end, End::Error(Kind::CallerUnauthenticated | Kind::CallerDenied));
+        self.origin.filter(|_| is_refused)
     }
 
     /// How long the call was received, if that took any time.

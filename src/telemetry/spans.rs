@@ -30,7 +30,10 @@ use super::{
     },
     otlp::{self, Otlp, Pushes},
 };
-use crate::trace::{Spans as Ids, Step, Trace, Way};
+use crate::{
+    policy::callers::Origin,
+    trace::{Spans as Ids, Step, Trace, Way},
+};
 
 /// So many spans wait to be pushed; more are dropped. Each is about 2 KB.
 const MOST: usize = 2_048;
@@ -78,6 +81,8 @@ pub(super) struct Ended {
     /// Whether its answer had begun before it ended.
     pub begun: bool,
     pub aws_request_id: Option<Box<str>>,
+    /// Where it came from, if it was refused for its caller.
+    pub refused: Option<Origin>,
 }
 
 impl Spans {
@@ -130,6 +135,7 @@ impl Spans {
         attributes.push(KeyValue::new(names::OUTCOME, ended.end.outcome()));
         attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
         attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
+        attributes.extend(ended.refused.map(|origin| KeyValue::new(names::PEER, origin.to_string())));
         let mut events = Vec::new();
         if let Some(took) = ended.received {
             events.push(event(names::RECEIVED, clock.of(ended.started + took), lasted(took)));
@@ -347,6 +353,7 @@ mod tests {
             status,
             begun,
             aws_request_id: None,
+            refused: None,
         };
         let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None, server: None };
         let (name, attributes, marked) = served(&ended, &way);

@@ -187,6 +187,39 @@ async fn every_front_lets_in_those_whom_the_policy_names() {
 }
 
 #[tokio::test]
+async fn of_a_refused_call_the_line_says_where_it_came_from_and_what_it_presented() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", &format!("{}{}", callers(), config(&lambda, "", POLICIES)));
+    let process = Process::serve(&file, &[]);
+    let client = crate::support::client(&eventually("the service", async || process.address("grpc")).await).await;
+    for (policy, value, reason, told) in [
+        ("echo", None, "CALLER_UNAUTHENTICATED", "says nothing of who it is"),
+        ("echo", Some("Bearer wrong"), "CALLER_UNAUTHENTICATED", "presents a token that no caller"),
+        ("echo", Some("Basic x"), "CALLER_UNAUTHENTICATED", "presents no bearer token"),
+        ("echo", Some("Bearer secret-of-other"), "CALLER_DENIED", "the caller other is none of those"),
+        ("echo", Some("Bearer secret-of-kong"), "", ""),
+    ] {
+        let answered = execute(&client, by(request(policy, "{}"), COMMON, value)).await;
+        assert_eq!(answered.err().map_or(String::new(), |failed| failed.reason), reason);
+        let line = eventually(told, async || {
+            let said = process.said();
+            let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let mut calls = lines.filter(|line| line["message"] == "call");
+            calls.find(|line| {
+                line["reason"].as_str().unwrap_or_default() == reason
+                    && line["error"].as_str().unwrap_or_default().contains(told)
+            })
+        })
+        .await;
+        assert_eq!(line["peer"].as_str(), (!reason.is_empty()).then_some("127.0.0.1"), "{line}");
+    }
+    let (_, _, policies) =
+        crate::support::admin(&process.address("admin").unwrap(), "GET", "/policies", "*/*", "").await;
+    assert!(policies.contains("the call comes from 127.0.0.1"), "{policies}");
+}
+
+#[tokio::test]
 async fn an_answer_of_an_authorizer_that_is_kept_is_for_those_who_may_ask() {
     let lambda = lambda().await;
     let text = format!(

@@ -11,6 +11,7 @@ mod token;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -22,13 +23,28 @@ use futures::{FutureExt, future::join_all};
 /// A caller's name in the configuration: 1 to 64 letters, digits, `-`, `_` and `.`, as policies have them.
 pub type CallerName = super::Name;
 
-/// Who makes a call.
+/// Who makes a call, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    who: Who,
+    from: Option<Origin>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
+enum Who {
     /// Nobody who is known, and why not.
     Unknown(&'static str),
     /// One of the configuration's.
     Known(CallerName),
+}
+
+/// The other end of a connection, which is the gateway's, or a load balancer's before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An address. Its port says nothing.
+    Address(IpAddr),
+    /// A Unix socket.
+    Unix,
 }
 
 /// Who may call a policy.
@@ -101,15 +117,49 @@ pub const HEADER: &str = "x-lambda-policy-authorization";
 
 const NOTHING: &str =
     "says nothing of who it is: expected a bearer token or a certificate that a caller of the configuration has";
-const UNKNOWN: &str = "presents a token or a certificate that no caller of the configuration has";
+const TOKEN: &str = "presents a token that no caller of the configuration has";
+const CERTIFICATE: &str = "presents a certificate whose names no caller of the configuration has";
+const USER: &str = "is a user of this machine that no caller of the configuration has";
 
-impl Default for Caller {
+impl Default for Who {
     fn default() -> Self {
         Self::Unknown(NOTHING)
     }
 }
 
+impl From<Who> for Caller {
+    fn from(who: Who) -> Self {
+        Self { who, from: None }
+    }
+}
+
+impl From<CallerName> for Caller {
+    fn from(name: CallerName) -> Self {
+        Who::Known(name).into()
+    }
+}
+
 impl Caller {
+    /// The same, at the other end of a connection.
+    #[must_use]
+    pub fn at(mut self, origin: Option<Origin>) -> Self {
+        self.from = origin;
+        self
+    }
+
+    /// Where it calls from, if that is known.
+    pub fn origin(&self) -> Option<Origin> {
+        self.from
+    }
+
+    /// The caller's name, if it is known.
+    pub fn known(&self) -> Option<&CallerName> {
+        match &self.who {
+            Who::Known(name) => Some(name),
+            Who::Unknown(_) => None,
+        }
+    }
+
     /// Who makes a request, as the front has found out when it came in.
     pub fn of(extensions: &http::Extensions) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_default()
@@ -120,9 +170,9 @@ impl Caller {
     /// # Errors
     /// [`Kind::CallerUnauthenticated`] if nobody is known.
     pub fn name(&self) -> Result<&CallerName, Error> {
-        match self {
-            Self::Known(name) => Ok(name),
-            Self::Unknown(why) => Err(Error::new(Kind::CallerUnauthenticated, format!("the caller {why}"))),
+        match &self.who {
+            Who::Known(name) => Ok(name),
+            Who::Unknown(why) => Err(Error::new(Kind::CallerUnauthenticated, format!("the caller {why}"))),
         }
     }
 }
@@ -130,10 +180,9 @@ impl Caller {
 impl Allowed {
     /// Whether a caller is among them.
     pub fn permits(&self, caller: &Caller) -> bool {
-        match (self, caller) {
-            (Self::Anyone, _) => true,
-            (Self::Only(names), Caller::Known(name)) => names.contains(name),
-            (Self::Only(_), Caller::Unknown(_)) => false,
+        match self {
+            Self::Anyone => true,
+            Self::Only(names) => caller.known().is_some_and(|name| names.contains(name)),
         }
     }
 
@@ -178,29 +227,30 @@ impl Callers {
     /// Who makes a call. The service's own header decides where it is there. An `authorization` that proves nothing may be
     /// meant for the function, so that the connection is asked then.
     pub fn identify(&self, presented: &Presented<'_>) -> Identified {
-        let other = |caller| Identified { caller, by_authorization: false };
+        let other = |who: Who| Identified { caller: who.into(), by_authorization: false };
         if let Some(own) = presented.own {
             return other(self.by_token(own));
         }
         let by_authorization = presented.authorization.map(|value| self.by_token(value));
         match (by_authorization, presented.peer.and_then(|peer| self.by_peer(peer))) {
-            (Some(known @ Caller::Known(_)), _) => Identified { caller: known, by_authorization: true },
-            (_, Some(name)) => other(Caller::Known(name)),
+            (Some(known @ Who::Known(_)), _) => Identified { caller: known.into(), by_authorization: true },
+            (_, Some(name)) => other(Who::Known(name)),
             (Some(unknown), None) => other(unknown),
             (None, None) => other(match presented.peer {
-                Some(peer) if !peer.names.is_empty() || peer.user.is_some() => Caller::Unknown(UNKNOWN),
-                _ => Caller::default(),
+                Some(peer) if !peer.names.is_empty() => Who::Unknown(CERTIFICATE),
+                Some(peer) if peer.user.is_some() => Who::Unknown(USER),
+                _ => Who::default(),
             }),
         }
     }
 
     /// Where a caller may be known once keys have been fetched anew: resolves when they were, or could not be.
     pub fn renewal(&self, caller: &Caller) -> Option<impl Future<Output = ()> + Send + use<>> {
-        match caller {
-            Caller::Unknown(why) if jwt::may_change(why) => {
+        match caller.who {
+            Who::Unknown(why) if jwt::may_change(why) => {
                 Some(join_all(self.remotes().map(|(_, remote)| remote.renewal())).map(drop))
             }
-            Caller::Unknown(_) | Caller::Known(_) => None,
+            Who::Unknown(_) | Who::Known(_) => None,
         }
     }
 
@@ -218,9 +268,9 @@ impl Callers {
         }
     }
 
-    fn by_token(&self, value: &[u8]) -> Caller {
+    fn by_token(&self, value: &[u8]) -> Who {
         let Some(token) = bearer(value) else {
-            return Caller::Unknown("presents no bearer token: expected `Bearer TOKEN`");
+            return Who::Unknown("presents no bearer token: expected `Bearer TOKEN`");
         };
         let digest = Digest::of(token);
         let mut found = None;
@@ -231,14 +281,14 @@ impl Callers {
             }
         }
         if let Some(name) = found {
-            return Caller::Known(name.clone());
+            return Who::Known(name.clone());
         }
         if self.0.issuers.is_empty() {
-            return Caller::Unknown(UNKNOWN);
+            return Who::Unknown(TOKEN);
         }
         match self.0.verified.caller(token, &digest, &self.0.issuers) {
-            Ok(name) => Caller::Known(name),
-            Err(why) => Caller::Unknown(why),
+            Ok(name) => Who::Known(name),
+            Err(why) => Who::Unknown(why),
         }
     }
 
@@ -250,9 +300,19 @@ impl Callers {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.known() {
+            Some(name) => write!(f, "{name}"),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Known(name) => write!(f, "{name}"),
-            Self::Unknown(_) => f.write_str("-"),
+            // Of a socket for both versions it is the one of version 4.
+            Self::Address(ip) => write!(f, "{}", ip.to_canonical()),
+            Self::Unix => f.write_str("unix"),
         }
     }
 }
@@ -283,7 +343,8 @@ mod tests {
         let names = |names: &[&str]| Peer { names: names.iter().map(|name| (*name).to_owned()).collect(), user: None };
         let (none, mesh, kong) =
             (Peer::default(), names(&["x.test", "envoy.example.org"]), names(&["spiffe://example.org/kong"]));
-        let (user, stranger) = (Peer { user: Some(7), ..Peer::default() }, names(&["spiffe://example.org/kong/x"]));
+        let user = |user| Peer { user: Some(user), ..Peer::default() };
+        let (user, nobody, stranger) = (user(7), user(9), names(&["spiffe://example.org/kong/x"]));
         for (own, authorization, peer, expected, why) in [
             (None, None, &none, None, "nothing"),
             (Some("Bearer secret-of-kong"), None, &none, Some("kong"), "a token"),
@@ -317,6 +378,7 @@ mod tests {
             (None, None, &kong, Some("kong"), "a URI"),
             (None, None, &stranger, None, "as a whole"),
             (None, None, &user, Some("kong"), "a user"),
+            (None, None, &nobody, None, "another one"),
         ] {
             let presented = Presented {
                 own: own.map(str::as_bytes),
@@ -329,9 +391,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_unknown_is_told_what_they_presented() {
+        let names = Peer { names: vec!["x.test".to_owned()], user: None };
+        let user = Peer { user: Some(9), ..Peer::default() };
+        for (authorization, peer, told) in [
+            (None, None, "nothing"),
+            (Some("Bearer wrong"), Some(&names), "a token that no caller"),
+            (Some("Basic wrong"), None, "no bearer token"),
+            (None, Some(&names), "a certificate whose names no caller"),
+            (None, Some(&user), "a user of this machine that no caller"),
+        ] {
+            let presented = Presented { own: None, authorization: authorization.map(str::as_bytes), peer };
+            let error = callers().identify(&presented).caller.name().unwrap_err();
+            assert!(error.message().contains(told), "{error}");
+        }
+    }
+
+    #[test]
     fn only_those_who_are_named_pass() {
         let only = Allowed::Only([name("kong")].into());
-        let (kong, envoy) = (Caller::Known(name("kong")), Caller::Known(name("envoy")));
+        let (kong, envoy) = (Caller::from(name("kong")), Caller::from(name("envoy")));
         for (allowed, caller, expected) in [
             (&Allowed::Anyone, &Caller::default(), None),
             (&only, &kong, None),
