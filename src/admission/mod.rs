@@ -2,6 +2,7 @@
 
 mod bodies;
 mod breaker;
+mod connections;
 mod gate;
 mod lanes;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 pub use self::{
     bodies::{Bodies, Held},
     breaker::{State, Trial},
+    connections::{Connections, Place, Refusal},
     gate::Permit,
 };
 use self::{
@@ -30,6 +32,7 @@ use crate::{
 /// What every call passes.
 #[derive(Debug)]
 pub struct Admission {
+    connections: Arc<Connections>,
     gate: Arc<Gate>,
     bodies: Arc<Bodies>,
     closed: AtomicBool,
@@ -74,6 +77,7 @@ impl Admission {
     pub fn new(limits: Limits, policies: &Policies) -> Self {
         let gate = Gate::new(limits.in_flight);
         let admission = Self {
+            connections: Arc::default(),
             bodies: Bodies::new(limits.bytes),
             closed: AtomicBool::new(false),
             lanes: ArcSwap::default(),
@@ -83,6 +87,11 @@ impl Admission {
         };
         admission.replace(policies);
         admission
+    }
+
+    /// The connections that calls come by.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// Holds the calls from now on to what these policies say.

@@ -111,7 +111,7 @@ pub async fn run(
     engine.observe();
     // Plain HTTP beside gRPC: the façade, and the contract as JSON.
     let http = facade::routes(Arc::clone(&engine)).merge(grpc::json::routes(Arc::clone(&engine)));
-    let tls = server.tls.clone().map(grpc::Current::new);
+    let tls = server.tls.clone().map(|tls| grpc::Current::new(tls, Arc::clone(&metrics)));
     let capacity = grpc::Capacity { in_flight: server.max_in_flight, workers: server.workers };
     let options = grpc::Options {
         max_connection_age: server.max_connection_age,

@@ -68,7 +68,7 @@ pub(super) fn server(
     found: &mut Found,
 ) -> Option<Server> {
     let listen = listen(section, secrets, found);
-    let tls = section.get("tls").map(|setting| tls(&setting, secrets, found));
+    let tls = section.get("tls").map(|setting| tls(&setting, secrets, warnings, found));
     if let (Some(listen), None) = (&listen, &tls) {
         plaintext(listen, section, warnings, found);
     }
@@ -134,7 +134,7 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-fn tls(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Option<Tls> {
+fn tls(setting: &Setting<'_>, secrets: &mut Secrets, warnings: &mut Vec<String>, found: &mut Found) -> Option<Tls> {
     let own = Section::new(Some(setting.node), None, &setting.key);
     let mut pem = |key: &str, found: &mut Found| {
         let setting = own.get(key)?;
@@ -162,6 +162,10 @@ fn tls(setting: &Setting<'_>, secrets: &mut Secrets, found: &mut Found) -> Optio
             }
         })
         .ok()
+        // No faults: what is in force is no better for refusing it, and a fault would keep a service from restarting.
+        .inspect(|tls| {
+            warnings.extend(tls.troubles().map(|(part, trouble)| format!("{}: {trouble}", own.key(part))));
+        })
 }
 
 impl fmt::Display for Listen {

@@ -53,6 +53,15 @@ impl Engine {
         each(&names::CALLS_LIMIT, |engine, readings| readings.put(engine.admission.limits().in_flight as f64, &[]));
         each(&names::BODIES_HELD, |engine, readings| readings.put(engine.admission.bodies().held() as f64, &[]));
         each(&names::BODIES_LIMIT, |engine, readings| readings.put(engine.admission.limits().bytes as f64, &[]));
+        each(&names::SERVER_CONNECTIONS, |engine, readings| {
+            readings.put(engine.admission.connections().open() as f64, &[]);
+        });
+        each(&names::SERVER_LIMIT, |engine, readings| readings.put(engine.admission.connections().most() as f64, &[]));
+        each(&names::SERVER_REFUSED, |engine, readings| {
+            for (reason, count) in engine.admission.connections().refused() {
+                readings.put(count as f64, &[(&names::REFUSED, reason)]);
+            }
+        });
         each(&names::CALLS_REJECTED, |engine, readings| policies(engine, readings, |of| of.refused as f64));
         each(&names::POLICY_IN_FLIGHT, |engine, readings| policies(engine, readings, |of| of.in_flight as f64));
         each(&names::POLICY_WAITING, |engine, readings| policies(engine, readings, |of| of.waiting as f64));
@@ -176,5 +185,11 @@ mod tests {
     fn every_status_that_is_counted_has_its_label() {
         let counted: Vec<_> = Figures::default().responses().map(|(status, _)| status).collect();
         assert_eq!(counted, names::LAMBDA_STATUSES);
+    }
+
+    #[test]
+    fn every_refusal_that_is_counted_has_its_label() {
+        let refusals: Vec<_> = admission::Refusal::ALL.iter().map(|refusal| refusal.as_str()).collect();
+        assert!(matches!(names::REFUSED.values, names::Values::Words(words) if words == refusals));
     }
 }

@@ -10,6 +10,7 @@ mod encode;
 mod envoy;
 mod ext_authz;
 mod ext_proc;
+mod handshake;
 pub mod json;
 mod limits;
 mod load;
@@ -52,20 +53,20 @@ use tower::{
     util::{MapRequestLayer, MapResponseLayer},
 };
 
+pub use self::{
+    load::Capacity,
+    stream::Socket,
+    tls::{ClientCa, Current, Tls, TlsError},
+};
 use self::{
-    limits::{Connections, Place},
     load::Load,
     parting::Parting,
     renewal::Renewal,
     stream::{Connection, Stream},
     web::Web,
 };
-pub use self::{
-    load::Capacity,
-    stream::Socket,
-    tls::{ClientCa, Current, Tls, TlsError},
-};
 use crate::{
+    admission::{Connections, Place, Refusal},
     execute::Engine,
     pb::{
         self,
@@ -113,7 +114,6 @@ pub struct Front {
     tls: Option<Current>,
     measured: measured::Measured,
     parting: Parting,
-    connections: Connections,
 }
 
 /// Why the front cannot serve.
@@ -164,8 +164,8 @@ impl Front {
             .accept_http1(true)
             .tcp_nodelay(true)
             .max_connection_age(age);
-        let connections = Connections::new(options.max_connections);
-        Self { routes, server, health, engine, tls: options.tls, connections, measured, parting }
+        engine.admission().connections().bound(options.max_connections);
+        Self { routes, server, health, engine, tls: options.tls, measured, parting }
     }
 
     /// The switch of this front's health.
@@ -194,11 +194,10 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, measured, parting, connections, .. } = self;
-        let sockets = sockets.filter_map(move |socket| {
-            let placed = connections.enter().map(|place| socket.map(|socket| (socket, place)));
-            std::future::ready(placed)
-        });
+        let Self { routes, server, engine, tls, measured, parting, .. } = self;
+        let connections = Arc::clone(engine.admission().connections());
+        let entered = Arc::clone(&connections);
+        let sockets = sockets.filter_map(move |socket| std::future::ready(enter(&entered, socket)));
         let bodies = Arc::clone(engine.admission().bodies());
         let renewal = Renewal::new(&engine);
         let introduced = MapRequestLayer::new(move |request| introduce(&engine, request));
@@ -210,28 +209,36 @@ impl Front {
                 let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));
                 router.serve_with_incoming_shutdown(streams, shutdown).await
             }
-            Some(tls) => router.serve_with_incoming_shutdown(encrypted(sockets, tls), shutdown).await,
+            Some(tls) => router.serve_with_incoming_shutdown(encrypted(sockets, tls, connections), shutdown).await,
         }
         .map_err(Error)
     }
+}
+
+/// A connection with its place. Without one there is no other answer than to close it: nothing was read of it yet.
+fn enter(connections: &Arc<Connections>, socket: io::Result<Socket>) -> Option<io::Result<(Socket, Place)>> {
+    let place = connections.enter();
+    if place.is_none()
+        && let Some(refused) = connections.refuse(Refusal::Full)
+    {
+        let peer = socket.as_ref().ok().and_then(stream::origin).map(tracing::field::display);
+        let most = connections.most();
+        tracing::warn!(connections = most, peer, refused, "connections are refused: server.max_connections");
+    }
+    place.map(|place| socket.map(|socket| (socket, place)))
 }
 
 /// The connections whose handshake went well, in the order in which they were done with it.
 fn encrypted(
     sockets: impl futures::Stream<Item = io::Result<(Socket, Place)>>,
     tls: Current,
+    connections: Arc<Connections>,
 ) -> impl futures::Stream<Item = io::Result<Stream>> {
     let handshakes = sockets.map(move |socket| {
-        let tls = tls.clone();
+        let (tls, connections) = (tls.clone(), Arc::clone(&connections));
         async move {
             let (socket, place) = socket?;
-            match tls.accept(socket, place).await {
-                Ok(stream) => Ok(Some(stream)),
-                Err(error) => {
-                    tracing::debug!(%error, "a handshake failed");
-                    Ok(None)
-                }
-            }
+            Ok(handshake::shake(&tls, &connections, socket, place).await)
         }
     });
     handshakes.buffer_unordered(MOST_HANDSHAKES).filter_map(|shaken| std::future::ready(shaken.transpose()))

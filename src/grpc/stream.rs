@@ -25,8 +25,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use super::limits::Place;
 use crate::{
+    admission::Place,
     execute::Peer,
     policy::callers::{self, Origin},
 };
@@ -211,12 +211,13 @@ mod tests {
         net::TcpListener,
     };
 
-    use super::{super::limits::Connections, *};
+    use super::*;
+    use crate::admission::Connections;
 
     async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let place = Connections::new(1).enter().unwrap();
+        let place = Arc::new(Connections::default()).enter().unwrap();
         (peer, Stream::plain(Either::Left(listener.accept().await.unwrap().0), place))
     }
 

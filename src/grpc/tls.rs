@@ -1,6 +1,6 @@
 //! What TLS is served with, parsed: who has a [`Tls`] can serve with it. It can be changed while it serves.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -11,24 +11,26 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use secrecy::{ExposeSecret, SecretSlice};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{
-    limits::Place,
-    stream::{self, Socket, Stream},
-};
+use crate::telemetry::{Certificate, Metrics};
 
-/// How long a client may take for its side of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const SERVER: &str = "server";
+const CLIENT_CA: &str = "client_ca";
 
 /// A certificate with its key, and whose certificates callers must have, if they must have any.
 #[derive(Clone)]
-pub struct Tls(Arc<ServerConfig>);
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    certificates: Vec<Certificate>,
+}
 
 /// What connections are served with from now on. Its clones are one; a connection keeps what it began with.
 #[derive(Clone, Debug)]
-pub struct Current(Arc<ArcSwap<Tls>>);
+pub struct Current {
+    tls: Arc<ArcSwap<Tls>>,
+    metrics: Arc<Metrics>,
+}
 
 /// Whose certificates callers have, in PEM, and whether each must have one.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl Tls {
             let message = format!("has no private key: expected PEM with `BEGIN PRIVATE KEY`, not encrypted: {error}");
             wrong.push(TlsError::new("key", message));
         });
+        let mut certificates: Vec<_> = chain.iter().filter_map(|chain| valid(SERVER, chain)).collect();
         let mut certified = None;
         if let (Ok(chain), Ok(secret)) = (chain, secret) {
             match CertifiedKey::from_der(chain, secret, &provider) {
@@ -79,7 +82,10 @@ impl Tls {
         }
         let verifier = match client_ca.map(|ca| verifier(ca, &provider)) {
             None => WebPkiClientVerifier::no_client_auth(),
-            Some(Ok(verifier)) => verifier,
+            Some(Ok((verifier, valid))) => {
+                certificates.extend(valid);
+                verifier
+            }
             Some(Err(message)) => {
                 wrong.push(TlsError::new("client_ca", message));
                 return Err(wrong);
@@ -92,27 +98,37 @@ impl Tls {
         let mut config =
             config.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    /// What there is to see to of certificates that are not valid, or not for long, each with its part.
+    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.certificates.iter().filter_map(|certificate| {
+            let trouble = certificate.trouble()?;
+            Some(match certificate.role {
+                SERVER => ("certificate", format!("the file's certificate {trouble}: callers do not trust it then")),
+                role => (role, format!("an authority's certificate in the file {trouble}: take it out, or renew it")),
+            })
+        })
     }
 }
 
 impl Current {
-    /// Begins with this.
-    pub fn new(tls: Tls) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(tls)))
+    /// Begins with this, whose certificates these metrics tell of.
+    pub fn new(tls: Tls, metrics: Arc<Metrics>) -> Self {
+        metrics.certificates().replace(tls.certificates.clone());
+        Self { tls: Arc::new(ArcSwap::from_pointee(tls)), metrics }
     }
 
     /// Serves with another from the next connection on. No session of before can be resumed.
     pub fn replace(&self, tls: Tls) {
-        self.0.store(Arc::new(tls));
+        self.metrics.certificates().replace(tls.certificates.clone());
+        self.tls.store(Arc::new(tls));
     }
 
-    /// The server's side of a handshake.
-    pub(super) async fn accept(&self, socket: Socket, place: Place) -> io::Result<Stream> {
-        let origin = stream::origin(&socket);
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.0.load().0));
-        let accepted = timeout(HANDSHAKE, acceptor.accept(socket)).await;
-        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|tls| Stream::encrypted(tls, origin, place))
+    /// What a handshake that begins now is made with.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls.load().config)
     }
 }
 
@@ -127,13 +143,25 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     uris.chain(dns_names).map(str::to_owned).collect()
 }
 
-fn verifier(
-    ca: &ClientCa,
-    provider: &Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&ca.pem)?), Arc::clone(provider));
+/// Who checks callers' certificates, and when those of their authorities are valid.
+type Verifier = (Arc<dyn ClientCertVerifier>, Option<Certificate>);
+
+fn verifier(ca: &ClientCa, provider: &Arc<rustls::crypto::CryptoProvider>) -> Result<Verifier, String> {
+    let authorities = certificates(&ca.pem)?;
+    let valid = valid(CLIENT_CA, &authorities);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), Arc::clone(provider));
     let builder = if ca.optional { builder.allow_unauthenticated() } else { builder };
-    builder.build().map_err(|error| format!("cannot be used: {error}"))
+    Ok((builder.build().map_err(|error| format!("cannot be used: {error}"))?, valid))
+}
+
+/// When all of a file's certificates are valid.
+fn valid(role: &'static str, all: &[CertificateDer<'_>]) -> Option<Certificate> {
+    let each = all.iter().filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        Some(Certificate { role, from: validity.not_before.timestamp(), until: validity.not_after.timestamp() })
+    });
+    each.reduce(|one, other| Certificate { role, from: one.from.max(other.from), until: one.until.min(other.until) })
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -146,9 +174,9 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+fn roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| format!("is a certificate that cannot be read: {error}"))?;
     }
     Ok(roots)

@@ -58,6 +58,12 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
     // Who does not use the service's own identity is not to worry about it.
     let own = policies.named.values().any(|policy| matches!(policy.access.credentials().base(), Base::Service));
     let own = own.then(|| lambda.standings().remove(&None)).flatten().map(|found| standing(&found));
+    let closed = admission.connections().refused().map(|(reason, count)| (reason.to_owned(), json!(count)));
+    let closed: Map<_, _> = closed.collect();
+    let certificates = engine.metrics().certificates().all();
+    let certificates = certificates.iter().map(|certificate| {
+        json!({"role": certificate.role, "expires_in_seconds": certificate.left(), "trouble": certificate.trouble()})
+    });
     json!({
         "now": time(SystemTime::now()),
         "version": env!("CARGO_PKG_VERSION"),
@@ -75,6 +81,12 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
         "waiting": admission.waiting(),
         "bodies_bytes": admission.bodies().held(),
         "bodies_bytes_limit": admission.limits().bytes,
+        "connections": {
+            "open": admission.connections().open(),
+            "limit": admission.connections().most(),
+            "refused": closed,
+        },
+        "certificates": certificates.collect::<Vec<_>>(),
         "own_credentials": own,
         "issuers": policies.callers.as_ref().map(issuers).unwrap_or_default(),
         "clients": {

@@ -23,6 +23,7 @@ use opentelemetry_sdk::{
 use prometheus::Registry;
 
 use super::{
+    certificates::Certificates,
     exemplars,
     losses::Loss,
     meters::{Failure, Invoked, Meters},
@@ -68,6 +69,7 @@ pub struct Metrics {
     reload_failures: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
     runtimes: super::runtime::Runtimes,
+    certificates: Certificates,
     clock: Clock,
 }
 
@@ -168,6 +170,7 @@ impl Metrics {
             reload_failures: Arc::default(),
             refused: Arc::default(),
             runtimes: super::runtime::Runtimes::default(),
+            certificates: Certificates::default(),
             clock: Clock::start(),
         };
         metrics.observe_own([pushes, span_pushes]);
@@ -205,6 +208,7 @@ impl Metrics {
         });
         process::observe(self);
         self.runtimes.observe(self);
+        self.certificates.observe(self);
     }
 
     /// Has a metric read whenever somebody looks at the metrics.
@@ -266,6 +270,11 @@ impl Metrics {
     pub fn not_configured(&self) {
         self.reload_failures.fetch_add(1, Ordering::Relaxed);
         self.refused.store(1, Ordering::Relaxed);
+    }
+
+    /// The certificates that are served with.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Has a runtime's figures read from now on.

@@ -1,6 +1,7 @@
 //! What the service says of itself.
 
 pub mod access;
+mod certificates;
 mod durations;
 mod exemplars;
 mod json;
@@ -25,6 +26,7 @@ mod traces;
 pub mod writer;
 
 pub use self::{
+    certificates::{Certificate, Certificates},
     losses::Loss,
     meters::{End, Failure, Invoked},
     metrics::{Metrics, Readings},

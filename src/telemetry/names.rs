@@ -142,6 +142,23 @@ pub const LOADED: Label = label("outcome", Values::Words(&["ok", "rejected", "un
 pub const CPU_MODE: Label = label("cpu.mode", Values::Words(&["user", "system"]));
 /// A runtime's thread.
 pub const WORKER: Label = label("worker", Values::From("a worker's number, or `main` for the thread beside them"));
+/// Why a caller's connection was refused.
+pub const REFUSED: Label = label(
+    "reason",
+    Values::Words(&[
+        "full",
+        "no_certificate",
+        "certificate_expired",
+        "unknown_authority",
+        "certificate",
+        "distrusted",
+        "protocol",
+        "closed",
+        "timeout",
+    ]),
+);
+/// What a certificate is for.
+pub const CERTIFICATE: Label = label("certificate", Values::Words(&["server", "client_ca"]));
 /// What is pushed.
 pub const SIGNAL: Label = label("signal", Values::Words(&["metrics", "traces"]));
 /// Why a span was not pushed.
@@ -245,6 +262,18 @@ metrics! {
     /// Connections used again.
     CONNECTIONS_REUSED = "lambda_policy.connections.reused", Kind::Counter, "{request}",
         "Requests that went over a connection that was there.", [SERVER];
+    /// Callers' connections.
+    SERVER_CONNECTIONS = "lambda_policy.server.connections.open", Kind::Gauge, "{connection}",
+        "Connections of callers, those whose handshake is not done included.", [];
+    /// The most of them.
+    SERVER_LIMIT = "lambda_policy.server.connections.limit", Kind::Gauge, "{connection}",
+        "How many connections of callers there may be: `server.max_connections`, or as many as the system allows.", [];
+    /// Callers' connections refused.
+    SERVER_REFUSED = "lambda_policy.server.connections.refused", Kind::Counter, "{connection}",
+        "Connections of callers that were refused: there were as many as there may be, or the handshake of TLS failed.", [REFUSED];
+    /// Until certificates expire.
+    CERTIFICATE_EXPIRY = "lambda_policy.tls.certificate.expiry", Kind::Gauge, "s",
+        "How long the certificates that are served with are still valid, less than 0 once they are not; of several in a file the one that ends first.", [CERTIFICATE];
     /// Loading credentials.
     CREDENTIALS_LOADS = "lambda_policy.credentials.loads", Kind::Counter, "{load}",
         "How often credentials were loaded or renewed.", [SOURCE, LOADED];

@@ -392,6 +392,15 @@ async fn one_connection_too_many_is_closed_at_once() {
         .await;
     let said = service.process.said();
     assert_eq!(said.matches("connections are refused: server.max_connections").count(), 1, "{said}");
+    let (_, _, metrics) =
+        support::admin(&service.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await;
+    for expected in [
+        "lambda_policy_server_connections_refused_total{reason=\"full\"} 41.0\n",
+        "lambda_policy_server_connections_limit 20.0\n",
+        "lambda_policy_server_connections_open 20.0\n",
+    ] {
+        assert!(metrics.contains(expected), "{expected}{metrics}");
+    }
     drop(open);
     eventually("a place", async || {
         let another = support::client(&service.address).await;

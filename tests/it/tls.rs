@@ -1,12 +1,16 @@
 //! TLS, and callers that must have a certificate.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
     binary::{Process, run},
-    support::{Directory, config, eventually, execute, lambda, request},
+    support::{Directory, admin, config, eventually, execute, lambda, request},
 };
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A certificate authority, and what it issues.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -22,12 +26,24 @@ impl Authority {
         self.0.pem()
     }
 
+    fn until(end: SystemTime) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = end.into();
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
     pub(crate) fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
+        self.issue_until(name, purpose, SystemTime::now() + 90 * DAY)
+    }
+
+    fn issue_until(&self, name: &str, purpose: ExtendedKeyUsagePurpose, end: SystemTime) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let own = name.to_owned().try_into().unwrap();
         params.subject_alt_names = vec![if name.contains("://") { SanType::URI(own) } else { SanType::DnsName(own) }];
         params.extended_key_usages = vec![purpose];
+        params.not_after = end.into();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
@@ -51,9 +67,16 @@ async fn calls_are_encrypted_and_only_callers_with_a_certificate_come_in() {
     let process = Process::serve(&file, &[]);
     let address = eventually("the service", async || process.address("grpc")).await;
 
+    // As a load balancer's probe does.
+    drop(tokio::net::TcpStream::connect(&address).await.unwrap());
     let trusting = || ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
     let identity = |authority: &Authority| {
         let (certificate, key) = authority.issue("gateway", ExtendedKeyUsagePurpose::ClientAuth);
+        Identity::from_pem(certificate, key)
+    };
+    let expired = {
+        let end = SystemTime::now() - DAY;
+        let (certificate, key) = authority.issue_until("gateway", ExtendedKeyUsagePurpose::ClientAuth, end);
         Identity::from_pem(certificate, key)
     };
     let channel = connect(&address, trusting().identity(identity(&authority))).await.unwrap();
@@ -62,6 +85,7 @@ async fn calls_are_encrypted_and_only_callers_with_a_certificate_come_in() {
     for (who, tls) in [
         ("a caller without a certificate", trusting()),
         ("a caller with a stranger's", trusting().identity(identity(&stranger))),
+        ("a caller with one of yesterday", trusting().identity(expired)),
     ] {
         // With TLS 1.3 the client learns of the refusal at its first call only.
         let answered = match connect(&address, tls).await {
@@ -73,6 +97,74 @@ async fn calls_are_encrypted_and_only_callers_with_a_certificate_come_in() {
     let fooled = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(stranger.pem()));
     assert!(connect(&address, fooled).await.is_none(), "the server's certificate is checked");
     assert_eq!(lambda.runs("echo"), 1);
+
+    let told = |reason: &str| {
+        let said = process.said();
+        let is =
+            |line: &&str| line.contains("their handshakes fail") && line.contains(&format!(r#""reason":"{reason}""#));
+        said.lines().filter(is).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let port = process.address("admin").unwrap();
+    for reason in ["no_certificate", "unknown_authority", "certificate_expired", "distrusted"] {
+        let lines = eventually(reason, async || Some(told(reason)).filter(|lines| !lines.is_empty())).await;
+        assert_eq!(lines.len(), 1, "once a minute: {lines:?}");
+        assert!(lines[0].contains(r#""peer":"127.0.0.1""#) && lines[0].contains(r#""refused":1"#), "{lines:?}");
+        let (_, _, metrics) = admin(&port, "GET", "/metrics", "*/*", "").await;
+        let counted = format!("lambda_policy_server_connections_refused_total{{reason=\"{reason}\"}} ");
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
+    for reason in ["closed", "protocol", "timeout"] {
+        assert!(told(reason).is_empty(), "{:?}", told(reason));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_or_not_for_long_is_told_of_and_served_all_the_same() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let authority = Authority::until(SystemTime::now() + 5 * DAY - DAY / 2);
+    let write = |end| {
+        let (certificate, key) = authority.issue_until("localhost", ExtendedKeyUsagePurpose::ServerAuth, end);
+        directory.write("server.key", &key);
+        directory.write("server.pem", &certificate);
+    };
+    write(SystemTime::UNIX_EPOCH + 18_262 * DAY);
+    directory.write("ca.pem", &authority.pem());
+    let tls = "tls: {certificate: server.pem, key: server.key, client_ca: ca.pem}";
+    let file = directory.write("f.yaml", &config(&lambda, tls, "  echo: {function: echo}\n"));
+    let expired = "server.tls.certificate: the file's certificate has expired, at 2020-01-01T00:00:00Z";
+    let soon = "server.tls.client_ca: an authority's certificate in the file expires in 4 days, at 20";
+    let checked = run(&["check", "--config", file.to_str().unwrap()]);
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && said.contains(expired) && said.contains(soon), "{said}");
+
+    let process = Process::serve(&file, &[]);
+    let address = eventually("the service", async || process.address("grpc")).await;
+    assert!(process.said().contains(expired) && process.said().contains(soon), "{}", process.said());
+    let trusting = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+    assert!(connect(&address, trusting).await.is_none());
+    let port = process.address("admin").unwrap();
+    let metric = async |name: &str| {
+        let (_, _, metrics) = admin(&port, "GET", "/metrics", "*/*", "").await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().parse::<f64>());
+        value.unwrap_or_else(|| panic!("{name}: {metrics}")).unwrap()
+    };
+    let left = |role: &str| format!("lambda_policy_tls_certificate_expiry_seconds{{certificate=\"{role}\"}}");
+    assert!(metric(&left("server")).await < 0.0);
+    assert_eq!((metric(&left("client_ca")).await / DAY.as_secs_f64()).floor(), 4.0);
+    let (_, _, status) = admin(&port, "GET", "/status", "*/*", "").await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["certificates"][0]["role"], "server");
+    assert!(status["certificates"][0]["trouble"].as_str().unwrap().starts_with("has expired"), "{status}");
+    assert_eq!(status["connections"]["refused"]["distrusted"], 1);
+    assert_eq!(status["connections"]["limit"], metric("lambda_policy_server_connections_limit").await as u64);
+
+    write(SystemTime::now() + 90 * DAY);
+    eventually("the new certificate", async || {
+        (metric(&left("server")).await > 80.0 * DAY.as_secs_f64()).then_some(())
+    })
+    .await;
+    assert!(process.said().matches(soon).count() >= 2, "a reload warns too");
 }
 
 #[test]

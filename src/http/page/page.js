@@ -169,6 +169,10 @@ function showStatus(status) {
   if (reload?.needs_restart.length) {
     notices.push(notice(false, `Changed, and in force only after a restart: ${reload.needs_restart.join(", ")}.`));
   }
+  for (const { role, trouble } of status.certificates.filter((certificate) => certificate.trouble)) {
+    const whose = role === "server" ? "The certificate of the service" : "A certificate of the authorities of callers";
+    notices.push(notice(!trouble.startsWith("expires"), `${whose} ${trouble}.`));
+  }
   const own = status.own_credentials?.failure;
   if (own) notices.push(notice(true, credentialsTrouble("The service's own credentials", own), own.detail));
   for (const { caller, url, known, failing } of status.issuers) {
@@ -187,6 +191,8 @@ function showStatus(status) {
   }
   replace(by("notices"), notices);
 
+  const callers = status.connections;
+  const refused = Object.values(callers.refused).reduce((sum, count) => sum + count, 0);
   const failed = hosts.reduce((sum, host) => sum + host.failed, 0);
   pairs(by("tiles"), [
     ["Calls/s", rate(calls.per_second), callsSpark(calls.history)],
@@ -195,6 +201,7 @@ function showStatus(status) {
     ["In flight", whole(status.in_flight), el("small", "", ` of ${whole(status.in_flight_limit)}`), meter(status.in_flight, status.in_flight_limit)],
     ["Waiting for a place", whole(status.waiting)],
     ["Bodies held", bytes(status.bodies_bytes), el("small", "", ` of ${bytes(status.bodies_bytes_limit)}`), meter(status.bodies_bytes, status.bodies_bytes_limit)],
+    ["Callers' connections", whole(callers.open), el("small", "", ` of ${whole(callers.limit)}, ${whole(refused)} refused`), meter(callers.open, callers.limit)],
     ["Clients", whole(clients.live), el("small", "", ` ${whole(clients.built)} built, ${whole(clients.evicted)} dropped`)],
     ["Connections failed", whole(failed), el("small", "", ` of ${whole(hosts.reduce((sum, host) => sum + host.opened + host.failed, 0))}`)],
   ]);
