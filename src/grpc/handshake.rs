@@ -70,7 +70,10 @@ fn refusal(failure: &Failure) -> Option<Refusal> {
             | Alert::CertificateRevoked
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
-            | Alert::UnknownCA,
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            // The service's certificate is of an authority by the name of one that the caller trusts.
+            | Alert::DecryptError,
         ) => Refusal::Distrusted,
         _ => Refusal::Protocol,
     })
