@@ -62,18 +62,19 @@ mod tests {
     #[test]
     fn the_place_and_what_was_expected_are_told_and_never_what_stands_there() {
         for (json, told) in [
-            (r#"{"text": 4111111111111111}"#, "expected a string at line 1 column 25"),
-            (r#"{"text": "x", "SECRET": 1}"#, "expected value at line 1 column 13"),
-            (r#"{"text": SECRET}"#, "expected value at line 1 column 10"),
-            (r#"{"few": "SECRET, expected SECRET"}"#, "expected an array of length 2 at line 1 column 33"),
-            (r#"{"few": [1]}"#, "expected an array of length 2 at line 1 column 11"),
-            (r#"{"few": [1, 411]}"#, "expected u8 at line 1 column 15"),
-            (r#"{"SECRET": 1}"#, "the name is none of those that there are at line 1 column 9"),
-            (r#"{"named": {"SECRET": 1}}"#, "there is no such field at line 1 column 19"),
-            (r#"{"named": {}}"#, "missing field `one` at line 1 column 12"),
-            (r#"{"text": "x"#, "EOF while parsing a string at line 1 column 11"),
+            (r#"{"text": 4111111111111111}"#, "expected a string"),
+            (r#"{"text": "x", "SECRET": 1}"#, "expected value"),
+            (r#"{"text": SECRET}"#, "expected value"),
+            (r#"{"few": "SECRET, expected SECRET"}"#, "expected an array of length 2"),
+            (r#"{"few": [1]}"#, "expected an array of length 2"),
+            (r#"{"few": [1, 411]}"#, "expected u8"),
+            (r#"{"SECRET": 1}"#, "the name is none of those that there are"),
+            (r#"{"named": {"SECRET": 1}}"#, "there is no such field"),
+            (r#"{"named": {}}"#, "missing field `one`"),
+            (r#"{"text": "x"#, "EOF while parsing a string"),
         ] {
             let error = serde_json::from_str::<Wire>(json).unwrap_err();
+            let told = format!("{told} at line {} column {}", error.line(), error.column());
             assert_eq!(unread(&error), told, "{json}: {error}");
         }
         for (said, told) in [

@@ -34,11 +34,11 @@ const CAPPED: [&str; 10] = [
 ];
 
 /// Parts of libraries that say nothing to operators, and from which level on they are heard.
-const SILENT: [(&str, LevelFilter); 2] = [
+const SILENT: [(&str, &str, LevelFilter); 2] = [
     // Each 5xx of STS: the SDK finds no connection to close, as our connections are no ones of its own.
-    ("aws_smithy_runtime::client::http::connection_poisoning", LevelFilter::OFF),
+    ("aws_smithy_runtime", "client::http::connection_poisoning", LevelFilter::OFF),
     // An answer of AWS as a whole; the line of the credentials that could not be loaded says what of it may be told.
-    ("aws_config::profile::credentials", LevelFilter::ERROR),
+    ("aws_config", "profile::credentials", LevelFilter::ERROR),
 ];
 
 /// The form of the lines.
@@ -132,8 +132,9 @@ fn check(text: &str) -> Result<(), String> {
 
 fn filter(text: &str, level: LevelFilter) -> EnvFilter {
     let mut filter = EnvFilter::builder().with_default_directive(level.into()).parse_lossy(text);
-    let capped = CAPPED.map(|library| (library, LevelFilter::WARN));
-    for (target, most) in capped.into_iter().chain(SILENT) {
+    let capped = CAPPED.map(|library| (library.to_owned(), LevelFilter::WARN));
+    let silent = SILENT.map(|(library, module, most)| (format!("{library}::{module}"), most));
+    for (target, most) in capped.into_iter().chain(silent) {
         if let Ok(directive) = format!("{target}={most}").parse() {
             filter = filter.add_directive(directive);
         }
