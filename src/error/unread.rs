@@ -37,8 +37,8 @@ pub fn unread(error: &Error) -> String {
     let begins = |start: &&str| said.starts_with(start);
     let quoting = QUOTING.iter().find(|(start, _)| begins(start)).map(|(_, told)| *told);
     match said.rsplit_once(", expected ") {
-        Some((_, expected)) if MISTAKEN.iter().any(|start| begins(start)) => format!("expected {expected}{place}"),
-        _ if OWN.iter().any(|start| begins(start)) => format!("{said}{place}"),
+        Some((_, expected)) if MISTAKEN.iter().any(begins) => format!("expected {expected}{place}"),
+        _ if OWN.iter().any(begins) => format!("{said}{place}"),
         _ => format!("{}{place}", quoting.unwrap_or("a value is none of what is expected there")),
     }
 }
