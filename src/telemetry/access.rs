@@ -202,6 +202,7 @@ impl Line {
             error_type = error_type.as_deref(),
             request_id = self.request_id(),
             trace_id = trace_id.as_ref().map(Hex::as_str),
+            ran,
             status = answered.status,
             aws_request_id = answered.aws_request_id,
             version = answered.version,

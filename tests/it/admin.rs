@@ -115,8 +115,8 @@ async fn the_level_of_the_log_is_changed_while_the_service_runs() {
     })
     .await;
     assert_eq!(
-        (&line["policy"], &line["outcome"], &line["request_id"]),
-        (&json!("echo"), &json!("ok"), &json!("the-first"))
+        (&line["policy"], &line["outcome"], &line["ran"], &line["request_id"]),
+        (&json!("echo"), &json!("ok"), &json!("yes"), &json!("the-first"))
     );
     for field in ["event_bytes", "output_bytes", "queue_us", "credentials_us", "lambda_us", "total_us"] {
         assert!(line[field].is_u64(), "{field}: {line}");
