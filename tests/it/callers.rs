@@ -494,7 +494,7 @@ async fn tokens_of_an_issuer_are_checked_with_keys_from_an_address_that_may_fail
     assert_eq!(call().await, Err("CALLER_UNAUTHENTICATED".to_owned()), "nobody is believed without keys");
     eventually("a first attempt", async || (asked.load(Ordering::Relaxed) > 0).then_some(())).await;
     let failing = async |count: u8| {
-        let gauge = format!("\nlambda_policy_callers_keys_failing {count}\n");
+        let gauge = format!("\nlambda_policy_callers_keys_failing {count}.0\n");
         eventually("the gauge", async || {
             let (_, _, text) = admin(&service.admin, "GET", "/metrics", "*/*", "").await;
             text.contains(&gauge).then_some(())

@@ -674,7 +674,11 @@ fn the_table_of_limits_has_the_numbers_of_the_source() {
     let table = read("SECURITY.md");
     for (file, source, row) in [
         ("src/config/server.rs", "\"max_connections\").unwrap_or(4096)", "`server.max_connections`, 4096"),
-        ("src/grpc/tls.rs", "HANDSHAKE: Duration = Duration::from_secs(10)", "| a handshake of TLS | 10 seconds |"),
+        (
+            "src/grpc/handshake.rs",
+            "HANDSHAKE: Duration = Duration::from_secs(10)",
+            "| a handshake of TLS | 10 seconds |",
+        ),
         (
             "src/grpc/stream.rs",
             "BEGINNING: Duration = Duration::from_secs(10)",

@@ -441,7 +441,16 @@ async fn they_are_pushed_where_the_configuration_says_and_once_more_at_the_end()
         let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
         let calls = metrics.into_iter().find(|metric| metric.name == "lambda_policy.calls")?;
         let Data::Sum(sum) = calls.data.as_ref()? else { return None };
-        Some((name, format!("{:?}", sum.data_points.first()?.value)))
+        let well = sum.data_points.iter().find(|point| {
+            [("policy", "echo"), ("outcome", "ok")].iter().all(|(key, value)| {
+                let value = Some(any_value::Value::StringValue((*value).to_owned()));
+                point
+                    .attributes
+                    .iter()
+                    .any(|found| found.key == *key && found.value.clone().and_then(|v| v.value) == value)
+            })
+        })?;
+        Some((name, format!("{:?}", well.value)))
     };
     service.json("echo", "{}").await.unwrap();
     let found = eventually("a push", async || pushed()).await;

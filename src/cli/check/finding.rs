@@ -82,7 +82,10 @@ impl<'a> Said<'a> {
     fn of(detail: &'a str) -> Self {
         let sts = detail.strip_prefix("assuming ").and_then(|rest| rest.split_once(" failed: "));
         let (role, rest) = match (sts, detail.strip_prefix("lambda answered ").and_then(|rest| rest.split_once(' '))) {
-            (Some((role, rest)), _) => (Some(role), rest),
+            (Some((role, rest)), _) => (
+                Some(role),
+                rest.strip_prefix("STS answered ").and_then(|rest| rest.split_once(' ')).map_or(rest, |(_, rest)| rest),
+            ),
             (None, Some((_status, rest))) => (None, rest),
             (None, None) => {
                 return Self { untold: Some(detail).filter(|detail| !detail.is_empty()), ..Self::default() };
