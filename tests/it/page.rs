@@ -369,7 +369,7 @@ async fn people_see_that_an_issuers_keys_cannot_be_fetched() {
     let Some(mut browser) = Browser::start().await else { return };
     browser.open(&format!("http://{}/", service.admin)).await;
     let notice = format!("The keys for tokens of ci cannot be fetched from {url}, since");
-    browser.until(&format!("document.getElementById('notices').innerText.includes({})", json!(notice))).await;
+    browser.until(&format!("document.getElementById('notices')?.innerText.includes({})", json!(notice))).await;
 }
 
 /// Nothing is wider than the window, or than its tile.
