@@ -110,7 +110,8 @@ async fn who_does_not_read_the_log_stops_no_call_and_learns_later_what_is_lost()
     let written = |lines: &[Value]| lines.iter().filter(|line| line["message"] == "call").count() as u64;
     eventually("all others", async || (written(&lines.lock().unwrap()) + lost >= CALLS as u64 + 100).then_some(()))
         .await;
-    assert_eq!(written(&lines.lock().unwrap()) + service.lost().await, CALLS as u64 + 100);
+    let lost = service.lost().await;
+    assert_eq!(written(&lines.lock().unwrap()) + lost, CALLS as u64 + 100);
 }
 
 #[tokio::test]
