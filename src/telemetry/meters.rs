@@ -22,7 +22,7 @@ use crate::{error::Kind as Reason, trace::Trace};
 pub enum End {
     /// The function answered.
     Ok,
-    /// The function answered with an error, which this one of [`FUNCTION_ERRORS`] reported.
+    /// The function answered with an error, which this one of [`names::FUNCTION_ERRORS`] reported.
     FunctionError(&'static str),
     /// There is no answer of the function.
     Error(Reason),
