@@ -1,8 +1,9 @@
 //! A call and its reply, in the terms that all fronts share.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use crate::{
@@ -200,6 +201,12 @@ pub struct Sizes {
 
 /// Stands in the log for the policy of a call that was refused before there was one: it is no policy's name.
 pub const NO_POLICY: &str = "-";
+
+/// What stands in the place of the policy in the path of a call that came by plain HTTP, `/v1/policies/{policy}…`. The rest is
+/// not decoded: what is no UTF-8 there is the function's business.
+pub fn named_in(path: &str) -> Cow<'_, str> {
+    percent_decode_str(path.split('/').nth(3).unwrap_or_default()).decode_utf8_lossy()
+}
 
 /// A random id, for an HTTP call whose gateway gave it none.
 pub fn request_id() -> String {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{Response, header},
     routing::{get, post},
 };
@@ -21,7 +21,7 @@ use crate::{
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
-    telemetry::names::http as names,
+    telemetry::{access::Line, names::http as names},
     trace::Step,
 };
 
@@ -38,7 +38,11 @@ static POOL: LazyLock<DescriptorPool> =
 
 /// The routes, for the port that gRPC is served on.
 pub fn routes(engine: Arc<Engine>) -> Router {
-    Router::new().route(names::LIST, get(list)).route(names::EXECUTE, post(execute)).with_state(engine)
+    Router::new()
+        .route(names::LIST, get(list))
+        .route(names::EXECUTE, post(execute))
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(engine)
 }
 
 async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
@@ -48,16 +52,26 @@ async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<B
     }
 }
 
-async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, request: Request) -> Response<Body> {
+/// Somebody meant a call: the other method is for who asks which policies there are.
+async fn not_allowed(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
+    const NOT_ALLOWED: u16 = 405;
+    let id = id(&request);
+    let call = execute::named_in(request.uri().path());
+    let name = Some(call.strip_suffix(EXECUTE).unwrap_or(&call)).filter(|name| !name.is_empty());
+    let error = Error::field("method", "is not the call's: expected POST of `/v1/policies/{policy}:execute`");
+    line(&engine, &request, &Caller::of(request.extensions()), name.unwrap_or(execute::NO_POLICY), &id)
+        .told(NOT_ALLOWED)
+        .failed(&error);
+    respond(NOT_ALLOWED, problem(NOT_ALLOWED, error.kind().reason(), error.message(), &id, None).body.into())
+}
+
+async fn execute(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
     let id = id(&request);
     let caller = Caller::of(request.extensions());
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+    let call = execute::named_in(request.uri().path()).into_owned();
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
-    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let trace = engine.trace(request.extensions().get().cloned(), headers);
-    trace.note(Step::Method("POST"));
-    let line = engine.line(RPC, if name == INLINE { "" } else { name }).of(&id).by(&caller).within(trace);
-    let mut line = line.receiving();
+    let mut line = line(&engine, &request, &caller, if name == INLINE { "" } else { name }, &id).receiving();
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,
@@ -93,6 +107,13 @@ async fn execute(State(engine): State<Arc<Engine>>, Path(call): Path<String>, re
 fn id(request: &Request) -> String {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     id.map_or_else(execute::request_id, str::to_owned)
+}
+
+fn line(engine: &Engine, request: &Request, caller: &Caller, policy: &str, id: &str) -> Line {
+    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let trace = engine.trace(request.extensions().get().cloned(), headers);
+    trace.note(Step::Method(names::method(request.method().as_str())));
+    engine.line(RPC, policy).of(id).by(caller).within(trace)
 }
 
 fn failed(error: &Error, id: &str) -> Response<Body> {

@@ -6,11 +6,10 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
     routing::any,
 };
-use percent_encoding::percent_decode_str;
 
 use crate::{
     error::{Error, Kind},
@@ -21,29 +20,40 @@ use crate::{
     trace::Step,
 };
 
+const POLICIES: &str = "/v1/policies/";
+
 /// The routes, for the port that gRPC is served on.
 pub fn routes(engine: Arc<Engine>) -> Router {
     Router::new()
         .route("/v1/policies/{policy}/http", any(pass))
         .route("/v1/policies/{policy}/http/", any(pass))
-        .route(names::FACADE, any(pass_below))
+        .route(names::FACADE, any(pass))
+        .fallback(astray)
         .with_state(engine)
 }
 
-/// The path below may be anything, so it is not for axum to decode: what is no UTF-8 is the function's business.
-async fn pass_below(engine: State<Arc<Engine>>, request: Request) -> Response<Body> {
-    let policy = request.uri().path().split('/').nth(3).unwrap_or_default();
-    let policy = percent_decode_str(policy).decode_utf8_lossy().into_owned();
-    pass(engine, Path(policy), request).await
+/// Nothing is served at the path. Below that of the policies somebody meant a call.
+async fn astray(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
+    const NOT_FOUND: u16 = 404;
+    if !request.uri().path().starts_with(POLICIES) {
+        return respond_with(Head { status: NOT_FOUND, headers: Vec::new() }, Body::empty());
+    }
+    let id = id(&request);
+    let named = execute::named_in(request.uri().path());
+    let named = Some(named.strip_suffix(":execute").unwrap_or(&named)).filter(|name| !name.is_empty());
+    let expected = "is no call: expected `/v1/policies/{policy}/http/{path}` or `/v1/policies/{policy}:execute`";
+    let error = Error::field("path", expected);
+    line(&engine, &request, &Caller::of(request.extensions()), named.unwrap_or(execute::NO_POLICY), &id)
+        .told(NOT_FOUND)
+        .failed(&error);
+    respond(event::Reply { status: NOT_FOUND, ..answer::problem(&error, &id) })
 }
 
-async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, request: Request) -> Response<Body> {
-    let id = text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned);
+async fn pass(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
+    let id = id(&request);
+    let policy = execute::named_in(request.uri().path()).into_owned();
     let caller = Caller::of(request.extensions());
-    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let trace = engine.trace(request.extensions().get().cloned(), headers);
-    trace.note(Step::Method(names::method(request.method().as_str())));
-    let mut line = engine.line("http", &policy).of(&id).by(&caller).within(trace).receiving();
+    let mut line = line(&engine, &request, &caller, &policy, &id).receiving();
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,
@@ -66,6 +76,17 @@ async fn pass(State(engine): State<Arc<Engine>>, Path(policy): Path<String>, req
         Err(error) => line.failed(error),
     }
     respond(answer::http(result, &id))
+}
+
+fn id(request: &Request) -> String {
+    text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned)
+}
+
+fn line(engine: &Engine, request: &Request, caller: &Caller, policy: &str, id: &str) -> Line {
+    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let trace = engine.trace(request.extensions().get().cloned(), headers);
+    trace.note(Step::Method(names::method(request.method().as_str())));
+    engine.line("http", policy).of(id).by(caller).within(trace)
 }
 
 /// The answer as it comes. A body that breaks off ends in an error, which resets the stream in HTTP/2 and closes the
