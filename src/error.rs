@@ -275,6 +275,7 @@ struct Inner {
     about: Option<About>,
     aws_request_id: Option<String>,
     spent: Option<Spent>,
+    is_broken_off: bool,
 }
 
 impl Error {
@@ -291,6 +292,7 @@ impl Error {
             about: None,
             aws_request_id: None,
             spent: None,
+            is_broken_off: false,
         }))
     }
 
@@ -311,6 +313,13 @@ impl Error {
     /// An [`Kind::InvalidRequest`] about one field.
     pub fn field(field: &str, description: impl Into<String>) -> Self {
         Self::invalid(vec![Violation { field: field.to_owned(), description: description.into() }])
+    }
+
+    /// The error of a request that its caller broke off, so that nobody is left to be told: the call is cancelled.
+    pub fn broken_off() -> Self {
+        let mut error = Self::field("request", "broke off before its end");
+        error.0.is_broken_off = true;
+        error
     }
 
     /// Adds what only the operator may read.
@@ -365,7 +374,10 @@ impl Error {
     /// The same to say to another caller; what is known of the one call is left out.
     #[must_use]
     pub fn again(&self) -> Self {
-        Self::new(self.kind(), self.message()).with_ran(self.ran()).with_retry_after(self.retry_after())
+        let mut again =
+            Self::new(self.kind(), self.message()).with_ran(self.ran()).with_retry_after(self.retry_after());
+        again.0.is_broken_off = self.is_broken_off();
+        again
     }
 
     /// Says how far the call came.
@@ -373,6 +385,11 @@ impl Error {
     pub fn with_spent(mut self, spent: Spent) -> Self {
         self.0.spent = Some(spent);
         self
+    }
+
+    /// Whether its caller has gone away.
+    pub fn is_broken_off(&self) -> bool {
+        self.0.is_broken_off
     }
 
     /// What happened.

@@ -126,12 +126,19 @@ impl Engine {
         let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));
         let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
         let arn = authorizer.arn(&call, front);
-        let Some(identity) = authorizer.identify(&call) else { return refused(Denial::Unauthenticated) };
+        let line = || self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller);
+        let Some(identity) = authorizer.identify(&call) else {
+            let reply = authorizer.refusal(Denial::Unauthenticated, &call.request_id);
+            let missing =
+                Error::field("identity", "is missing: the call has not all that the policy's authorizer knows it by");
+            line().within(trace).told(reply.status).failed(&missing.with_about(policy.about()));
+            return Ok(Decision::Refused(reply));
+        };
         let key = self.verdicts.key(&policy, authorizer, &identity);
         let verdict = match key.and_then(|key| self.verdicts.cache.get(&key)) {
             Some(held) => held.verdict,
             None => {
-                let line = self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller).within(trace);
+                let line = line().within(trace);
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
                 let reply = match self.execute(request.told_by(&line)).await {

@@ -40,8 +40,10 @@ impl ExternalCalloutService for Service {
         let caller = Caller::of(request.extensions());
         let told = request.extensions().get().cloned();
         let mut context = request.into_inner();
-        let asked = asked(&context);
-        match plugin::execute(&self.engine, "ProcessMessage", caller, asked, deadline, told).await {
+        let headers = headers(&context);
+        let id = id(&context, &headers);
+        let asked = asked(&context, headers, &id);
+        match plugin::execute(&self.engine, "ProcessMessage", caller, &id, asked, deadline, told).await {
             Ok(Some(answer)) => context.additional_flow_variables.extend(variables(answer)),
             Ok(None) => {}
             Err(error) => fail(&mut context, &error),
@@ -50,7 +52,19 @@ impl ExternalCalloutService for Service {
     }
 }
 
-fn asked(context: &MessageContext) -> Result<Asked, Error> {
+fn headers(context: &MessageContext) -> Vec<(String, String)> {
+    let given = context.request.iter().flat_map(|request| pairs(&request.headers));
+    given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn id(context: &MessageContext, headers: &[(String, String)]) -> String {
+    match header(headers, "x-request-id") {
+        None if !context.message_id.is_empty() => context.message_id.clone(),
+        _ => plugin::request_id(headers),
+    }
+}
+
+fn asked(context: &MessageContext, headers: Vec<(String, String)>, id: &str) -> Result<Asked, Error> {
     let policy = policy(&context.additional_flow_variables)?;
     let Some(request) = &context.request else {
         return Err(Error::field("request", "is missing: the policy belongs into a request flow"));
@@ -64,11 +78,6 @@ fn asked(context: &MessageContext) -> Result<Asked, Error> {
         parameters = plugin::query(pairs(&request.query_params));
         query = &parameters;
     }
-    let headers: Vec<_> = pairs(&request.headers).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let id = match header(&headers, "x-request-id") {
-        None if !context.message_id.is_empty() => context.message_id.clone(),
-        _ => plugin::request_id(&headers),
-    };
     // The proxy's is the client's own address, the client's that of the system before Apigee.
     let addresses = [context.proxy.as_ref().map(|proxy| &proxy.client_ip), context.client.as_ref().map(|c| &c.ip)];
     let address = addresses.into_iter().flatten().map(String::as_str).find(|address| !address.is_empty());
@@ -87,7 +96,7 @@ fn asked(context: &MessageContext) -> Result<Asked, Error> {
         stage: String::new(),
         path_parameters: Default::default(),
         stage_variables: Default::default(),
-        request_id: id,
+        request_id: id.to_owned(),
         authorizer: None,
         account_id: String::new(),
         api_id: context.api_proxy.as_ref().map(|proxy| proxy.name.clone()).unwrap_or_default(),
@@ -170,6 +179,12 @@ mod tests {
         pb::apigee::{ApiProxy, Client, Proxy, Strings},
     };
 
+    fn ask(context: &MessageContext) -> Result<Asked, Error> {
+        let headers = headers(context);
+        let id = id(context, &headers);
+        asked(context, headers, &id)
+    }
+
     fn strings(values: &[&str]) -> Strings {
         Strings { strings: values.iter().map(|value| (*value).to_owned()).collect() }
     }
@@ -197,7 +212,7 @@ mod tests {
     #[test]
     fn a_call_has_what_the_context_says() {
         let mut context = context();
-        let call = asked(&context).unwrap().call;
+        let call = ask(&context).unwrap().call;
         assert_eq!((call.method.as_str(), call.protocol.as_str()), ("POST", "HTTP/1.1"));
         assert_eq!((call.path.as_str(), call.query.as_str()), ("/orders/7", "a=1&a=2"));
         assert_eq!((call.authority.as_str(), call.request_id.as_str()), ("api.example.com", "m-1"));
@@ -211,13 +226,13 @@ mod tests {
         request.headers.insert("X-Request-Id".into(), strings(&["r-1"]));
         context.client = Some(Client { ip: "10.0.0.1".into(), scheme: "https".into(), ..Default::default() });
         context.api_proxy = Some(ApiProxy { name: "orders-v1".into(), revision: "3".into() });
-        let call = asked(&context).unwrap().call;
+        let call = ask(&context).unwrap().call;
         assert_eq!((call.query.as_str(), call.request_id.as_str()), ("x=1&x=2", "r-1"));
         assert_eq!((call.source_ip.as_str(), call.scheme.as_str()), ("10.0.0.1", "https"));
         assert_eq!(call.api_id, "orders-v1");
 
         context.proxy = Some(Proxy { client_ip: "203.0.113.7".into(), ..Default::default() });
-        assert_eq!(asked(&context).unwrap().call.source_ip, "203.0.113.7");
+        assert_eq!(ask(&context).unwrap().call.source_ip, "203.0.113.7");
     }
 
     #[test]
@@ -230,7 +245,7 @@ mod tests {
         ] {
             let mut context = context();
             context.additional_flow_variables.insert("lambda.policy".into(), FlowVariable { value });
-            let found = asked(&context).map(|asked| asked.policy).map_err(|e| e.violations()[0].field.clone());
+            let found = ask(&context).map(|asked| asked.policy).map_err(|e| e.violations()[0].field.clone());
             assert_eq!(found.as_ref().map(Option::as_deref).map_err(String::as_str), policy);
         }
     }
@@ -240,7 +255,7 @@ mod tests {
         for (request, field) in
             [(None, "request"), (Some(apigee::Request { verb: String::new(), ..request() }), "request.verb")]
         {
-            let error = asked(&MessageContext { request, ..Default::default() }).unwrap_err();
+            let error = ask(&MessageContext { request, ..Default::default() }).unwrap_err();
             assert_eq!(error.violations()[0].field, field);
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 /// The metadata in which a gateway says which of its requests an RPC belongs to; Envoy does so by itself.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The metadata of a stream or call that names the policy.
-const METADATA: &str = "x-lambda-policy";
+pub(super) static POLICY: HeaderName = HeaderName::from_static("x-lambda-policy");
 /// The namespace of filter metadata that is ours.
 pub(super) const NAMESPACE: &str = "lambda-policy";
 /// Under which key a policy is named in filter metadata and context extensions.
@@ -56,9 +56,14 @@ pub(super) fn choose(policies: &Policies, caller: &Caller, hints: &Hints) -> Res
     }
 }
 
+/// The gateway's id of an RPC.
+pub(super) fn given(metadata: &MetadataMap) -> Option<&str> {
+    metadata.as_ref().get(&REQUEST_ID)?.to_str().ok()
+}
+
 /// The policy that the route's gRPC metadata names.
 pub(super) fn named(metadata: &MetadataMap) -> Option<String> {
-    let name = metadata.get(METADATA)?.to_str().ok()?;
+    let name = metadata.as_ref().get(&POLICY)?.to_str().ok()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 

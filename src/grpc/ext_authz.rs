@@ -54,10 +54,12 @@ impl Service {
         let trace = self.engine.trace(told, headers);
         let request_id = call.request_id.clone();
         let refuse = |error: Error| denied(problem(&error, &request_id), "no authorizer is found");
-        let policy = match envoy::choose(&self.engine.policies(), &caller, &hints) {
-            Ok(Some(policy)) => policy,
-            // To pass by default is for functions that answer, and not for those that guard.
-            Ok(None) => return refuse(Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits")),
+        // To pass by default is for functions that answer, and not for those that guard.
+        let chosen = envoy::choose(&self.engine.policies(), &caller, &hints).and_then(|policy| {
+            policy.ok_or_else(|| Error::new(Kind::PolicyNotFound, "no policy is named, and no route fits"))
+        });
+        let policy = match chosen {
+            Ok(policy) => policy,
             Err(error) => {
                 let line = self.engine.line(RPC, hints.named.as_deref().unwrap_or(execute::NO_POLICY));
                 line.of(&request_id).by(&caller).within(trace).failed(&error);

@@ -24,7 +24,7 @@ mod status;
 mod stream;
 mod tls;
 mod tyk;
-mod undecodable;
+mod unread;
 mod web;
 
 use std::{
@@ -139,7 +139,7 @@ impl Front {
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
         let ext_proc = ExternalProcessorServer::new(ext_proc::Service::new(Arc::clone(&engine)));
         let ext_authz = AuthorizationServer::new(ext_authz::Service::new(Arc::clone(&engine)));
-        let told = undecodable::Undecodable(Arc::clone(&engine));
+        let told = unread::Unread(Arc::clone(&engine));
         let policies = told.named_layer(policies.max_decoding_message_size(MAX_MESSAGE));
         let routes = match options.load_reports {
             None => http.into().add_service(Web::new(policies)),
@@ -152,8 +152,8 @@ impl Front {
         let routes = routes
             .add_service(told.named_layer(tyk.max_decoding_message_size(MAX_OBJECT)))
             .add_service(told.named_layer(apigee.max_decoding_message_size(MAX_MESSAGE)))
-            .add_service(ext_proc.max_decoding_message_size(MAX_MESSAGE))
-            .add_service(ext_authz.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(told.named_layer(ext_proc.max_decoding_message_size(MAX_MESSAGE)))
+            .add_service(told.named_layer(ext_authz.max_decoding_message_size(MAX_MESSAGE)))
             .add_service(HealthServer::new(HealthService::from_health_reporter(reporter)))
             .add_service(reflection_v1())
             .add_service(reflection_v1alpha());

@@ -55,6 +55,7 @@ pub(super) async fn execute(
     engine: &Engine,
     rpc: &'static str,
     caller: Caller,
+    id: &str,
     asked: Result<Asked, Error>,
     deadline: Option<Deadline>,
     told: Option<Context>,
@@ -67,16 +68,15 @@ pub(super) async fn execute(
         Ok((Some(policy), call)) => (policy, call),
         Ok((None, _)) => return Ok(None),
         Err(error) => {
-            engine.line(rpc, NO_POLICY).by(&caller).within(trace).failed(&error);
+            engine.line(rpc, NO_POLICY).of(id).by(&caller).within(trace).failed(&error);
             return Err(error);
         }
     };
-    let id = call.request_id.clone();
-    let line = engine.line(rpc, &policy).of(&id).by(&caller).within(trace);
+    let line = engine.line(rpc, &policy).of(id).by(&caller).within(trace);
     let request = Request::http(caller, policy, call, deadline.map(|deadline| deadline.0)).told_by(&line);
     match engine.execute(request).await {
         Ok(mut reply) => {
-            let text = Text::of(&mut reply, &id);
+            let text = Text::of(&mut reply, id);
             line.answered(reply.answered());
             Ok(Some(Answer { text, reply }))
         }

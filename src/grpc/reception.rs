@@ -1,8 +1,11 @@
 //! Requests are counted as they are received, for every front and before anybody has read them: above what they may hold,
 //! a call ends with OVERLOADED, and what was received of it is given back. Once a call is put together, admission counts
 //! its event. Who sends too slowly is not waited for.
+//!
+//! Here it is said only why a request is not received. Whoever reads it writes the line of its call.
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,10 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
-use super::status::status;
+use super::{deadline::Deadline, status::status};
 use crate::{
     admission::{Bodies, Held},
     error::{Error, Kind, Ran},
@@ -37,6 +40,8 @@ struct Counted {
     stranger: Option<(Caller, usize)>,
     /// Whether only its beginning is waited for: a stream lasts as long as its call.
     stream: bool,
+    /// When its caller stops waiting. tonic would end the call then without a reason.
+    deadline: Option<Instant>,
     /// None until there is something to wait for, as most bodies are there at once.
     late: Option<Pin<Box<Sleep>>>,
 }
@@ -49,8 +54,9 @@ pub(super) fn counted(request: http::Request<Body>, bodies: &Arc<Bodies>) -> htt
     let stream = request.uri().path().get(1..).is_some_and(|path| path.starts_with(EXT_PROC));
     let caller = request.extensions().get::<Caller>().filter(|caller| caller.known().is_none());
     let stranger = caller.cloned().map(|caller| (caller, MOST_OF_A_STRANGER));
+    let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let held = bodies.receive().map_err(Some);
-    request.map(|body| Body::new(Counted { body, held, stranger, stream, late: None }))
+    request.map(|body| Body::new(Counted { body, held, stranger, stream, deadline, late: None }))
 }
 
 impl HttpBody for Counted {
@@ -58,26 +64,29 @@ impl HttpBody for Counted {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Self { body, held, stranger, stream, late } = &mut *self;
+        let Self { body, held, stranger, stream, deadline, late } = &mut *self;
         let held = match held {
             Ok(held) => held,
             Err(full) => return Poll::Ready(full.take().map(|full| Err(refused(full)))),
         };
-        let frame = Pin::new(body).poll_frame(cx);
-        let received = match &frame {
-            Poll::Ready(Some(Ok(received))) => received,
-            Poll::Ready(_) => return frame,
-            Poll::Pending if *stream && held.bytes() > 0 => return frame,
+        let frame = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(broken))) => return Poll::Ready(Some(Err(refused(broke(&broken))))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending if *stream && held.bytes() > 0 => return Poll::Pending,
             Poll::Pending => {
-                let late = late.get_or_insert_with(|| Box::pin(sleep(WHOLE)));
-                return late.as_mut().poll(cx).map(|()| Some(Err(refused(too_slow()))));
+                let late = late.get_or_insert_with(|| {
+                    let whole = Instant::now() + WHOLE;
+                    Box::pin(sleep_until(deadline.map_or(whole, |deadline| deadline.min(whole))))
+                });
+                return late.as_mut().poll(cx).map(|()| Some(Err(refused(too_slow(*deadline)))));
             }
         };
-        let bytes = received.data_ref().map_or(0, Bytes::len);
-        match known(stranger, bytes).and_then(|()| held.add(bytes)) {
-            Ok(()) => frame,
-            Err(full) => Poll::Ready(Some(Err(refused(full)))),
-        }
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        Poll::Ready(Some(match known(stranger, bytes).and_then(|()| held.add(bytes)) {
+            Ok(()) => Ok(frame),
+            Err(full) => Err(refused(full)),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -101,9 +110,23 @@ fn known(stranger: &mut Option<(Caller, usize)>, bytes: usize) -> Result<(), Err
     }
 }
 
-fn too_slow() -> Error {
-    let message = format!("the request did not come within {} seconds", WHOLE.as_secs());
+fn too_slow(deadline: Option<Instant>) -> Error {
+    let message = match deadline {
+        Some(deadline) if deadline <= Instant::now() => "the request did not come before its deadline".to_owned(),
+        _ => format!("the request did not come within {} seconds", WHOLE.as_secs()),
+    };
     Error::new(Kind::Timeout, message).with_ran(Ran::No)
+}
+
+/// Why no more comes. Mostly the caller has gone away; but who gets HTTP/1 wrong is still there.
+fn broke(status: &Status) -> Error {
+    let mut causes = std::iter::successors(Some(status as &dyn std::error::Error), |error| error.source());
+    match causes.find_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            Error::field("body", "is none that HTTP/1.1 knows: its chunks are wrong").with_detail(status.message())
+        }
+        _ => Error::broken_off(),
+    }
 }
 
 /// The error for gRPC, with itself as the source for fronts that speak another protocol.
@@ -118,7 +141,6 @@ fn refused(error: Error) -> Status {
 mod tests {
     use futures::{StreamExt as _, stream};
     use http_body_util::{BodyExt, Full, StreamBody};
-    use tokio::time::Instant;
 
     use super::*;
     use crate::{
@@ -182,8 +204,27 @@ mod tests {
         assert!(request().into_body().collect().await.is_ok());
     }
 
-    /// A byte each 20 seconds, for this many times, and then the end, or silence.
-    async fn slow(path: &str, bytes: usize, ends: bool) -> (Result<usize, Kind>, Duration) {
+    #[tokio::test]
+    async fn who_breaks_off_is_told_nothing_and_who_gets_http_wrong_is_told() {
+        for (kind, broken_off) in [
+            (io::ErrorKind::UnexpectedEof, true),
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::InvalidInput, false),
+            (io::ErrorKind::InvalidData, false),
+        ] {
+            let mut cause = Status::unknown("the body");
+            cause.set_source(Arc::new(io::Error::from(kind)));
+            let body = StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(cause)]));
+            let request = counted(http::Request::new(Body::new(body)), admission(1 << 20).bodies());
+            let told = request.into_body().collect().await.unwrap_err();
+            let error = Error::among(&told).unwrap();
+            assert_eq!((error.kind(), error.is_broken_off()), (Kind::InvalidRequest, broken_off), "{kind}");
+            assert_eq!(error.again().is_broken_off(), broken_off, "whoever says it again");
+        }
+    }
+
+    /// A byte each 20 seconds, for this many times, and then the end, or silence; perhaps with a deadline after so many seconds.
+    async fn slow(path: &str, bytes: usize, ends: bool, deadline: Option<u64>) -> (Result<usize, Kind>, Duration) {
         let admission = admission(1 << 20);
         let frames = stream::unfold(0, move |sent| async move {
             if sent == bytes && !ends {
@@ -193,7 +234,10 @@ mod tests {
             (sent < bytes).then(|| (Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
         });
         let body = Body::new(StreamBody::new(frames.boxed()));
-        let request = http::Request::builder().uri(path).body(body).unwrap();
+        let mut request = http::Request::builder().uri(path).body(body).unwrap();
+        if let Some(seconds) = deadline {
+            request.extensions_mut().insert(Deadline(Instant::now() + Duration::from_secs(seconds)));
+        }
         let began = Instant::now();
         let collected =
             tokio::time::timeout(Duration::from_secs(3600), counted(request, admission.bodies()).into_body().collect());
@@ -209,15 +253,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_sends_too_slowly_is_not_waited_for() {
         let ext_proc = format!("/{EXT_PROC}/Process");
-        for (what, path, bytes, ends, result, seconds) in [
-            ("slow, but in time", "/x", 1, true, Ok(1), 40),
-            ("a byte now and then", "/x", 100, true, Err(Kind::Timeout), 60),
-            ("nothing", "/x", 0, false, Err(Kind::Timeout), 60),
-            ("a stream that never begins", &ext_proc, 0, false, Err(Kind::Timeout), 60),
-            ("a stream that lasts", &ext_proc, 100, true, Ok(100), 2020),
-            ("a stream that waits for its upstream", &ext_proc, 1, false, Ok(usize::MAX), 3600),
+        for (what, path, bytes, ends, deadline, result, seconds) in [
+            ("slow, but in time", "/x", 1, true, None, Ok(1), 40),
+            ("a byte now and then", "/x", 100, true, None, Err(Kind::Timeout), 60),
+            ("nothing", "/x", 0, false, None, Err(Kind::Timeout), 60),
+            ("nothing before its deadline", "/x", 0, false, Some(5), Err(Kind::Timeout), 5),
+            ("with a deadline that is later", "/x", 100, true, Some(100), Err(Kind::Timeout), 60),
+            ("a stream that never begins", &ext_proc, 0, false, None, Err(Kind::Timeout), 60),
+            ("a stream that lasts", &ext_proc, 100, true, None, Ok(100), 2020),
+            ("a stream that waits for its upstream", &ext_proc, 1, false, None, Ok(usize::MAX), 3600),
         ] {
-            assert_eq!(slow(path, bytes, ends).await, (result, Duration::from_secs(seconds)), "{what}");
+            assert_eq!(slow(path, bytes, ends, deadline).await, (result, Duration::from_secs(seconds)), "{what}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{deadline::Deadline, decode, encode, envoy::REQUEST_ID, status::status};
+use super::{deadline::Deadline, decode, encode, envoy::given, status::status};
 use crate::{
     error::Error,
     execute::{self, Engine},
@@ -30,7 +30,7 @@ impl Service {
         let wire = request.get_ref();
         let (id, headers) = match &wire.input {
             Some(Input::Http(call)) => (call.request_id.as_str(), call.headers.as_slice()),
-            Some(Input::Payload(_) | Input::Json(_)) | None => (given(request).unwrap_or_default(), &[][..]),
+            Some(Input::Payload(_) | Input::Json(_)) | None => (given(request.metadata()).unwrap_or_default(), &[][..]),
         };
         let headers = headers.iter().map(|header| (header.name.as_str(), header.value.as_str()));
         let trace = self.engine.trace(request.extensions().get().cloned(), headers);
@@ -51,16 +51,11 @@ fn identify(request: &mut Request<pb::ExecutePolicyRequest>) {
     if !matches!(&request.get_ref().input, Some(Input::Http(call)) if call.request_id.is_empty()) {
         return;
     }
-    if let Some(id) = given(request).map(str::to_owned)
+    if let Some(id) = given(request.metadata()).map(str::to_owned)
         && let Some(Input::Http(call)) = &mut request.get_mut().input
     {
         call.request_id = id;
     }
-}
-
-/// The gateway's id of the RPC.
-fn given<T>(request: &Request<T>) -> Option<&str> {
-    request.metadata().as_ref().get(&REQUEST_ID)?.to_str().ok()
 }
 
 #[tonic::async_trait]

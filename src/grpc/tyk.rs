@@ -42,20 +42,28 @@ impl Dispatcher for Service {
         let caller = Caller::of(request.extensions());
         let told = request.extensions().get().cloned();
         let mut object = request.into_inner();
-        match HookType::try_from(object.hook_type) {
-            Ok(HookType::Pre | HookType::Post | HookType::PostKeyAuth) => {}
+        let known = match HookType::try_from(object.hook_type) {
+            Ok(HookType::Pre | HookType::Post | HookType::PostKeyAuth) => Ok(()),
             Ok(HookType::CustomKeyCheck | HookType::Response) => return Ok(Response::new(object)),
             // Tyk tells its client of an error; an object that came back would go on to the upstream.
-            Ok(HookType::Unknown) | Err(_) => {
-                return Err(refused(&self.engine, "hook_type", "is none that this service knows"));
+            Ok(HookType::Unknown) | Err(_) => Err(Error::field("hook_type", "is none that this service knows")),
+        };
+        let headers = object.request.as_ref().map(|request| headers(&request.headers)).unwrap_or_default();
+        let request = known.and_then(|()| object.request.as_mut().ok_or_else(|| Error::field("request", "is missing")));
+        let request = match request {
+            Ok(request) => request,
+            // The object has no place for an answer.
+            Err(error) => {
+                let trace =
+                    self.engine.trace(told, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+                let id = header(&headers, "x-request-id").unwrap_or_default();
+                self.engine.line(RPC, execute::NO_POLICY).of(id).by(&caller).within(trace).by_status().failed(&error);
+                return Err(status(&error));
             }
-        }
-        let Some(request) = &mut object.request else { return Err(refused(&self.engine, "request", "is missing")) };
-
-        let headers = headers(&request.headers);
+        };
         let id = plugin::request_id(&headers);
         let asked = asked(request, headers, &object.spec, &id);
-        let text = match plugin::execute(&self.engine, RPC, caller, asked, deadline, told).await {
+        let text = match plugin::execute(&self.engine, RPC, caller, &id, asked, deadline, told).await {
             Ok(Some(answer)) => answer.text,
             Ok(None) => return Ok(Response::new(object)),
             Err(error) => Text::problem(&error, &id),
@@ -67,13 +75,6 @@ impl Dispatcher for Service {
     async fn dispatch_event(&self, _: Request<Event>) -> Result<Response<EventReply>, Status> {
         Ok(Response::new(EventReply {}))
     }
-}
-
-/// An object that has no place for an answer.
-fn refused(engine: &Engine, field: &str, description: &str) -> Status {
-    let error = Error::field(field, description);
-    engine.line(RPC, execute::NO_POLICY).failed(&error);
-    status(&error)
 }
 
 fn headers(headers: &HashMap<String, String>) -> Vec<(String, String)> {

@@ -169,6 +169,13 @@ impl Line {
         self
     }
 
+    /// Says that the gateway is told by gRPC's status, as its own protocol has no words for it.
+    #[must_use]
+    pub fn by_status(mut self) -> Self {
+        self.begun = true;
+        self
+    }
+
     /// Says which status of HTTP the caller is told.
     #[must_use]
     pub fn told(mut self, status: u16) -> Self {
@@ -226,6 +233,10 @@ impl Line {
 
     /// Writes the line of a call without an answer: as a warning unless only its caller can act on it.
     pub fn failed(mut self, error: &Error) {
+        if error.is_broken_off() {
+            // Dropped, it says so.
+            return;
+        }
         let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.map(|spent| spent.queue), credentials, lambda);

@@ -101,8 +101,10 @@ pub const LAMBDA_STATUSES: [&str; 18] = [
 ];
 
 /// A policy's name.
-pub const POLICY: Label =
-    label("policy", Values::From("a configured policy's name, `inline`, or `_unknown` for a name that no policy has"));
+pub const POLICY: Label = label(
+    "policy",
+    Values::From("a configured policy's name, `inline`, or `_unknown` for a name that no policy has, and for none"),
+);
 /// How a call ended.
 pub const OUTCOME: Label = label("outcome", Values::Words(&OUTCOMES));
 /// Why a call has no answer of its function, or one that is an error.

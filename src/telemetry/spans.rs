@@ -257,16 +257,17 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
         attributes.extend(code.map(|code| KeyValue::new(names::RPC_STATUS, code)));
         (Cow::Borrowed(method), attributes)
     };
+    let told = ended.status.filter(|_| !ended.begun);
     let ((name, mut attributes), error) = match names::server(ended.rpc) {
         Server::Grpc(method) => {
             let code = code(ended.end);
             (grpc(method, code), code.filter(|code| GRPC_ERRORS.contains(code)).map(str::to_owned))
         }
         Server::Gateway(method) => {
-            // What breaks off has no other way to say so than the status.
+            // What breaks off has no other way to say so than the status, nor has what no service has read.
             let code = if ended.begun || ended.end == End::Cancelled { code(ended.end) } else { Some("OK") };
             let error = match ended.end {
-                End::Error(reason) => Some(reason.http_status()).filter(|status| *status >= 500),
+                End::Error(reason) => Some(told.unwrap_or(reason.http_status())).filter(|status| *status >= 500),
                 End::Ok | End::FunctionError(_) | End::Cancelled => None,
             };
             (grpc(method, code), error.map(|status| status.to_string()))
@@ -277,7 +278,7 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
                 .iter()
                 .find_map(|(_, step)| if let Step::Method(method) = step { Some(*method) } else { None });
             let status = match ended.end {
-                End::Error(reason) if !ended.begun => Some(reason.http_status()),
+                End::Error(reason) if !ended.begun => Some(told.unwrap_or(reason.http_status())),
                 End::Cancelled if !ended.begun => None,
                 _ => Some(ended.status.unwrap_or(200)),
             };
@@ -373,7 +374,7 @@ mod tests {
             End::Error(Reason::LambdaUnreachable),
             End::Error(Reason::LambdaFailed),
         );
-        let function = End::FunctionError("handled");
+        let (function, invalid) = (End::FunctionError("handled"), End::Error(Reason::InvalidRequest));
         let http = "http";
         for (what, rpc, end, status, begun, code, error) in [
             ("well", "ExecutePolicy", End::Ok, None, false, "OK", ""),
@@ -384,10 +385,13 @@ mod tests {
             ("nobody waits", "ExecutePolicy", End::Cancelled, None, false, "CANCELLED", ""),
             ("told in the gateway's protocol", "ext_proc", down, None, false, "OK", "503"),
             ("not for us to mend", "ext_proc", throttled, None, false, "OK", ""),
-            ("begun and broken off", "ext_proc", broken, None, true, "INTERNAL", "502"),
+            ("begun and broken off", "ext_proc", broken, Some(200), true, "INTERNAL", "502"),
+            ("a gateway that is set up wrongly", "ext_proc", invalid, Some(500), false, "OK", "500"),
+            ("unread, for which there is no word", "ext_authz", invalid, None, true, "INVALID_ARGUMENT", ""),
             ("an authorizer that is down", "ext_authz", down, None, false, "OK", "503"),
             ("HTTP", http, End::Ok, Some(201), false, "201", ""),
             ("a function's own 500", http, End::Ok, Some(500), false, "500", "500"),
+            ("a path that is none", http, invalid, Some(404), false, "404", ""),
             ("HTTP's caller", http, throttled, None, false, "429", ""),
             ("ours by HTTP", http, down, None, false, "503", "503"),
             ("HTTP that broke off", http, broken, Some(200), true, "200", "LAMBDA_FAILED"),

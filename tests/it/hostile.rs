@@ -366,11 +366,15 @@ async fn calls_that_never_come_whole_take_little_and_no_more_than_their_room() {
     second.refused(2400 - 2048).await;
     let crowded = support::execute(&service.client, support::request("echo", "{}")).await.unwrap_err();
     assert_eq!((crowded.reason.as_str(), crowded.ran.as_str()), ("OVERLOADED", "no"));
+    let lines = |what: &str| service.process.said().lines().filter(|line| line.contains(what)).count();
+    eventually("its line", async || (lines("OVERLOADED") == 1).then_some(())).await;
     drop((first, second));
     eventually("their room is given back", async || {
         support::execute(&service.client, support::request("echo", "{}")).await.ok()
     })
     .await;
+    eventually("a line of each that was given up", async || (lines("cancelled") >= 4096).then_some(())).await;
+    assert_eq!((lines("cancelled"), lines("OVERLOADED")), (4096, 1), "and no more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

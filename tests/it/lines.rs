@@ -1,30 +1,45 @@
 //! What the access log and the span of the server say of calls that ended early, came slowly, or could not be read.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use hyper::body::Frame;
 use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use lambda_policy::{
     local::Lambda,
     pb::{
         ExecutePolicyRequest, HttpRequest,
+        apigee::{MessageContext, external_callout_service_client::ExternalCalloutServiceClient},
         envoy::{
             config::core::v3::{HeaderMap, HeaderValue},
             extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
-            service::ext_proc::v3::{
-                HttpBody, HttpHeaders, ProcessingRequest, ProtocolConfiguration,
-                external_processor_client::ExternalProcessorClient, processing_request::Request as Message,
-                processing_response::Response as Answer,
+            service::{
+                auth::v3::{
+                    AttributeContext, CheckRequest, attribute_context, authorization_client::AuthorizationClient,
+                    check_response::HttpResponse,
+                },
+                ext_proc::v3::{
+                    HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
+                    external_processor_client::ExternalProcessorClient, processing_request::Request as Message,
+                    processing_response::Response as Answer,
+                },
             },
         },
         execute_policy_request::Input,
+        tyk::{MiniRequestObject, Object, dispatcher_client::DispatcherClient},
     },
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
+use prost::Message as _;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,7 +48,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Request;
+use tonic::{Request, Streaming};
 
 use crate::{
     binary::Process,
@@ -45,7 +60,8 @@ use crate::{
 };
 
 const POLICIES: &str = "  echo: {function: echo}\n  slow: {function: slow, max_in_flight: 1, timeout: 20s}\n  \
-                        greet: {function: greet, event: http-api}\n";
+                        greet: {function: greet, event: http-api}\n  \
+                        guard: {function: authorize, authorizer: {identity: [header.x-user]}}\n";
 /// So long a gateway takes for a body.
 const LATE: Duration = Duration::from_millis(300);
 
@@ -72,6 +88,22 @@ impl Told {
     /// The first line of a call of which this is so.
     async fn line(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(what, async || self.lines().into_iter().find(&is)).await
+    }
+
+    /// The lines of the calls with this id of their gateway's, once another call has its line.
+    async fn lines_of(&self, id: &str) -> Vec<Value> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let last = format!("behind-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut call = Request::new(request("echo", "{}"));
+        call.metadata_mut().insert("x-request-id", last.parse().unwrap());
+        execute(&client(&self.address).await, call).await.unwrap();
+        self.line("another call", |line| line["request_id"] == *last).await;
+        self.lines().into_iter().filter(|line| line["request_id"] == *id).collect()
+    }
+
+    /// What `/metrics` says.
+    async fn metrics(&self) -> String {
+        admin(&self.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await.2
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -198,36 +230,74 @@ async fn the_time_that_a_body_took_is_no_wait_for_a_place() {
     assert!(line["receive_us"].is_null(), "{line}");
 }
 
-#[tokio::test]
-async fn ext_procs_span_begins_with_the_stream_and_its_figures_with_the_call() {
-    let told = Told::start().await;
+/// Envoy's end of a stream of ext_proc.
+struct Gateway {
+    send: mpsc::UnboundedSender<ProcessingRequest>,
+    answers: Streaming<ProcessingResponse>,
+    mode: BodySendMode,
+}
+
+impl Gateway {
+    async fn open(told: &Told, policy: &str, id: &str, mode: BodySendMode) -> Self {
+        let (send, messages) = mpsc::unbounded_channel();
+        let mut stream = Request::new(UnboundedReceiverStream::new(messages));
+        stream.metadata_mut().insert("x-lambda-policy", policy.parse().unwrap());
+        stream.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        let mut client = ExternalProcessorClient::new(channel(&told.address).await);
+        let answers = client.process(stream).await.unwrap().into_inner();
+        Self { send, answers, mode }
+    }
+
+    fn message(message: impl Into<Option<Message>>, mode: BodySendMode) -> ProcessingRequest {
+        let protocol = ProtocolConfiguration { request_body_mode: mode.into(), ..Default::default() };
+        let (request, protocol_config) = (message.into(), Some(protocol));
+        ProcessingRequest { request, protocol_config, ..ProcessingRequest::default() }
+    }
+
+    fn say(&self, message: impl Into<Option<Message>>) {
+        self.send.send(Self::message(message, self.mode)).unwrap();
+    }
+
+    async fn hear(&mut self) -> Answer {
+        self.answers.message().await.unwrap().unwrap().response.unwrap()
+    }
+
+    /// The status of the answer that stands for the upstream's.
+    async fn status(&mut self) -> u32 {
+        match self.hear().await {
+            Answer::ImmediateResponse(answer) => answer.status.unwrap().code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The headers of a request whose body follows.
+fn headers(id: &str) -> Message {
     let header = |(key, value): (&str, &str)| HeaderValue {
         key: key.to_owned(),
         raw_value: Bytes::copy_from_slice(value.as_bytes()),
         ..HeaderValue::default()
     };
-    let headers = [(":method", "POST"), (":path", "/"), (":authority", "api.test")].map(header).into();
-    let (send, messages) = mpsc::unbounded_channel();
-    let message = |message: Message| {
-        let protocol = ProtocolConfiguration {
-            request_body_mode: BodySendMode::Buffered.into(),
-            ..ProtocolConfiguration::default()
-        };
-        let (request, protocol_config) = (Some(message), Some(protocol));
-        send.send(ProcessingRequest { request, protocol_config, ..ProcessingRequest::default() }).unwrap();
-    };
-    let mut stream = Request::new(UnboundedReceiverStream::new(messages));
-    stream.metadata_mut().insert("x-lambda-policy", "greet".parse().unwrap());
-    let mut answers =
-        ExternalProcessorClient::new(channel(&told.address).await).process(stream).await.unwrap().into_inner();
-    let headers = HttpHeaders { headers: Some(HeaderMap { headers }), end_of_stream: false };
-    message(Message::RequestHeaders(headers));
-    let first = answers.message().await.unwrap().unwrap().response;
-    assert!(matches!(first, Some(Answer::RequestHeaders(_))), "{first:?}");
+    let headers =
+        [(":method", "POST"), (":path", "/"), (":authority", "api.test"), ("x-request-id", id)].map(header).into();
+    Message::RequestHeaders(HttpHeaders { headers: Some(HeaderMap { headers }), end_of_stream: false })
+}
+
+fn body(text: &'static str) -> Message {
+    Message::RequestBody(HttpBody { body: text.into(), end_of_stream: true, ..HttpBody::default() })
+}
+
+#[tokio::test]
+async fn ext_procs_span_begins_with_the_stream_and_its_figures_with_the_call() {
+    let told = Told::start().await;
+    let mut gateway = Gateway::open(&told, "greet", "slowly", BodySendMode::Buffered).await;
+    gateway.say(headers("slowly"));
+    let first = gateway.hear().await;
+    assert!(matches!(first, Answer::RequestHeaders(_)), "{first:?}");
     sleep(LATE).await;
-    message(Message::RequestBody(HttpBody { body: "{}".into(), end_of_stream: true, ..HttpBody::default() }));
-    let answer = answers.message().await.unwrap().unwrap().response;
-    assert!(matches!(answer, Some(Answer::ImmediateResponse(_))), "{answer:?}");
+    gateway.say(body("{}"));
+    let answer = gateway.hear().await;
+    assert!(matches!(answer, Answer::ImmediateResponse(_)), "{answer:?}");
 
     let line = told.line("the call", |line| line["rpc"] == "ext_proc").await;
     let (receive, total) = (micros(&line, "receive_us"), micros(&line, "total_us"));
@@ -235,50 +305,247 @@ async fn ext_procs_span_begins_with_the_stream_and_its_figures_with_the_call() {
     let span = told.span(&line).await;
     assert!(span.end_time_unix_nano - span.start_time_unix_nano > 250_000_000, "{span:?}");
     assert!(lasted(&span, "lambda_policy.received").is_some_and(|took| took > 0.25), "{span:?}");
-    let (_, _, text) = admin(&told.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await;
+    let text = told.metrics().await;
     let sum = "lambda_policy_call_duration_seconds_sum{outcome=\"ok\",policy=\"greet\"} ";
     let took: f64 = text.lines().find_map(|line| line.strip_prefix(sum)).unwrap().parse().unwrap();
     assert!(took < (total - receive) as f64 / 1e6 + 0.05, "{took} s of {line}");
 }
 
+type Sent = BoxBody<Bytes, Infallible>;
+
+fn h2() -> Client<HttpConnector, Sent> {
+    Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).http2_only(true).build_http()
+}
+
+/// A body of which this comes, and perhaps no end.
+fn sent(bytes: impl Into<Bytes>, ends: bool) -> Sent {
+    let first = Some(bytes.into()).filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes)));
+    let rest = if ends { stream::empty().left_stream() } else { stream::pending().right_stream() };
+    BodyExt::boxed(StreamBody::new(stream::iter(first).chain(rest)))
+}
+
+/// Bytes that are no message, the beginning of one, and one that is too large for every front.
+const NONE: &[u8] = b"\0\0\0\0\x03\xff\xff\xff";
+const BEGINNING: &[u8] = b"\0\0\0\0\x0a{";
+const LARGE: &[u8] = b"\0\x02\0\0\0{";
+
 #[tokio::test]
-async fn a_message_that_is_none_of_the_contract_has_the_line_of_its_call() {
+async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to() {
     let told = Told::start().await;
-    let h2 = Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).http2_only(true).build_http();
-    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-    for (kind, path, request_id) in [
-        ("application/grpc", "lambdapolicy.v1.PolicyService/ExecutePolicy", "native"),
-        ("application/grpc-web", "lambdapolicy.v1.PolicyService/ExecutePolicyStream", "web"),
-        ("application/grpc", "coprocess.Dispatcher/Dispatch", "tyk"),
-    ] {
-        let asked = http::Request::post(format!("http://{}/{path}", told.address))
-            .header("content-type", kind)
-            .header("te", "trailers")
-            .header("traceparent", format!("00-{id}-00f067aa0ba902b7-01"))
-            .header("x-request-id", request_id)
-            .body(Full::new(Bytes::from_static(b"\0\0\0\0\x03\xff\xff\xff")))
-            .unwrap();
-        h2.request(asked).await.unwrap();
-        let line = told.line(request_id, |line| line["request_id"] == request_id).await;
-        for (field, value) in [
-            ("rpc", path.rsplit('/').next().unwrap()),
-            ("policy", "-"),
-            ("outcome", "error"),
-            ("reason", "INVALID_REQUEST"),
-            ("ran", "no"),
-            ("trace_id", id),
-            ("level", "INFO"),
-        ] {
-            assert_eq!(line[field], value, "{field}: {line}");
+    let h2 = h2();
+    let fronts = [
+        ("application/grpc", "lambdapolicy.v1.PolicyService/ExecutePolicy", "ExecutePolicy", "-"),
+        ("application/grpc-web", "lambdapolicy.v1.PolicyService/ExecutePolicyStream", "ExecutePolicyStream", "-"),
+        ("application/grpc", "coprocess.Dispatcher/Dispatch", "Dispatch", "-"),
+        ("application/grpc", "apigee.ExternalCalloutService/ProcessMessage", "ProcessMessage", "-"),
+        ("application/grpc", "envoy.service.auth.v3.Authorization/Check", "ext_authz", "greet"),
+        ("application/grpc", "envoy.service.ext_proc.v3.ExternalProcessor/Process", "ext_proc", "greet"),
+    ];
+    let wrongs = [
+        ("none", ("x", "y"), NONE, true, "INVALID_REQUEST", "INFO"),
+        ("compressed", ("grpc-encoding", "gzip"), NONE, true, "INVALID_REQUEST", "INFO"),
+        ("large", ("x", "y"), LARGE, false, "PAYLOAD_TOO_LARGE", "INFO"),
+        ("late", ("grpc-timeout", "300m"), b"", false, "TIMEOUT", "WARN"),
+    ];
+    let mut calls = Vec::new();
+    for (kind, path, rpc, policy) in fronts {
+        for (what, (name, value), bytes, ends, reason, level) in wrongs {
+            let (id, trace) = (format!("{rpc}-{what}"), format!("{:032x}", calls.len() + 1));
+            let asked = http::Request::post(format!("http://{}/{path}", told.address))
+                .header("content-type", kind)
+                .header("te", "trailers")
+                .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+                .header("x-request-id", &id)
+                .header("x-lambda-policy", "greet")
+                .header(name, value)
+                .body(sent(bytes, ends))
+                .unwrap();
+            // It is answered, and not left to whoever waits.
+            h2.request(asked).await.unwrap().into_body().frame().await;
+            calls.push((id, trace, rpc, policy, reason, level));
         }
     }
-    let (_, _, text) = admin(&told.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await;
-    let counted = "lambda_policy_calls_total{outcome=\"error\",policy=\"_unknown\",reason=\"INVALID_REQUEST\"} 3";
-    assert!(text.contains(counted), "{text}");
-    eventually("the spans", async || {
-        let spans = told.collector.spans();
-        let refused = |span: &&Span| attribute(&span.attributes, "lambda_policy.reason") == "INVALID_REQUEST";
-        (spans.iter().filter(refused).count() == 3).then_some(())
-    })
-    .await;
+    for (id, trace, rpc, policy, reason, level) in &calls {
+        let lines = told.lines_of(id).await;
+        let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+        for (field, value) in [
+            ("rpc", *rpc),
+            ("policy", *policy),
+            ("outcome", "error"),
+            ("reason", *reason),
+            ("ran", "no"),
+            ("trace_id", trace),
+            ("level", *level),
+        ] {
+            assert_eq!(line[field], value, "{id}, {field}: {line}");
+        }
+        assert!(line["error"].is_string(), "{line}");
+        assert!(*reason != "TIMEOUT" || micros(line, "receive_us") > 250_000, "{line}");
+        let span = told.span(line).await;
+        assert_eq!(attribute(&span.attributes, "lambda_policy.reason"), *reason);
+    }
+    let metrics = told.metrics().await;
+    for (policy, reason, count) in [
+        ("_unknown", "INVALID_REQUEST", 8),
+        ("_unknown", "PAYLOAD_TOO_LARGE", 4),
+        ("_unknown", "TIMEOUT", 4),
+        ("greet", "INVALID_REQUEST", 4),
+        ("greet", "PAYLOAD_TOO_LARGE", 2),
+        ("greet", "TIMEOUT", 2),
+    ] {
+        let counted = format!(
+            "lambda_policy_calls_total{{outcome=\"error\",policy=\"{policy}\",reason=\"{reason}\"}} {count}.0\n"
+        );
+        assert!(metrics.contains(&counted), "{counted}{metrics}");
+    }
+    let (_, _, status) = admin(&told.process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let last = status["calls"]["last_errors"].as_array().unwrap();
+    let shown = |id: &str| last.iter().any(|last| last["request_id"] == id);
+    assert!(shown("ProcessMessage-late") && shown("ext_proc-late"), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_its_caller_breaks_off_is_a_cancelled_call() {
+    let told = Told::start().await;
+    for (path, id, policy) in
+        [("/v1/policies/greet/http/", "http", "greet"), ("/v1/policies/echo:execute", "ExecutePolicy (JSON)", "echo")]
+    {
+        let mut connection = TcpStream::connect(&told.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\ncontent-length: 9\r\n\r\n{{");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        drop(connection);
+        let line = told.line(id, |line| line["request_id"] == id).await;
+        assert_eq!((&line["rpc"], &line["policy"]), (&id.into(), &policy.into()), "{line}");
+        assert_eq!((&line["outcome"], &line["ran"]), (&"cancelled".into(), &"no".into()), "{line}");
+    }
+    let mut headers = Gateway::message(headers("never whole"), BodySendMode::Buffered).encode_to_vec();
+    let length = u32::try_from(headers.len()).unwrap().to_be_bytes();
+    headers.splice(0..0, [0].into_iter().chain(length));
+    let process = "envoy.service.ext_proc.v3.ExternalProcessor/Process";
+    for (path, id, rpc, policy, bytes) in [
+        ("lambdapolicy.v1.PolicyService/ExecutePolicy", "native", "ExecutePolicy", "-", BEGINNING.to_vec()),
+        ("envoy.service.auth.v3.Authorization/Check", "authz", "ext_authz", "greet", BEGINNING.to_vec()),
+        (process, "proc", "ext_proc", "greet", BEGINNING.to_vec()),
+        (process, "never whole", "ext_proc", "greet", headers),
+    ] {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let mut wire = TcpStream::connect(&told.address).await.unwrap();
+        let wire = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut far, &mut wire).await });
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));
+        let (mut connection, running) = handshake.await.unwrap();
+        tokio::spawn(running);
+        let asked = http::Request::post(format!("http://{}/{path}", told.address))
+            .header("content-type", "application/grpc")
+            .header("x-request-id", id)
+            .header("x-lambda-policy", "greet")
+            .body(sent(bytes, false))
+            .unwrap();
+        let mut answer = Box::pin(connection.send_request(asked));
+        let _ = tokio::time::timeout(LATE, &mut answer).await;
+        sleep(LATE).await;
+        wire.abort();
+        let line = told.line(id, |line| line["request_id"] == id).await;
+        assert_eq!((&line["rpc"], &line["policy"]), (&rpc.into(), &policy.into()), "{line}");
+        assert_eq!((&line["outcome"], &line["ran"]), (&"cancelled".into(), &"no".into()), "{line}");
+        assert!(micros(&line, "receive_us") > 250_000, "{line}");
+        assert_eq!(told.lines_of(id).await.len(), 1);
+    }
+    assert!(!told.metrics().await.contains("outcome=\"error\""), "nobody has done anything wrong");
+
+    let mut connection = TcpStream::connect(&told.address).await.unwrap();
+    let chunks = "POST /v1/policies/greet/http/ HTTP/1.1\r\nhost: a\r\nx-request-id: chunks\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
+    connection.write_all(chunks.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let line = told.line("chunks", |line| line["request_id"] == "chunks").await;
+    assert_eq!((&line["outcome"], &line["reason"]), (&"error".into(), &"INVALID_REQUEST".into()), "{line}");
+}
+
+#[tokio::test]
+async fn what_was_meant_as_a_call_by_http_has_a_line() {
+    let told = Told::start().await;
+    for (method, path, status, rpc, policy) in [
+        ("GET", "/v1/policies/greet/htp/x", 404, "http", "greet"),
+        ("GET", "/v1/policies/greet/", 404, "http", "greet"),
+        ("GET", "/v1/policies/", 404, "http", "-"),
+        ("POST", "/v1/policies/echo:execute/", 404, "http", "echo"),
+        ("GET", "/v1/policies/a/b/http/x", 404, "http", "a"),
+        ("GET", "/v1/policies/%ff/http/", 404, "http", "\u{fffd}"),
+        ("GET", "/v1/policies/echo:execute", 405, "ExecutePolicy (JSON)", "echo"),
+        ("POST", "/v1/policies", 405, "ExecutePolicy (JSON)", "-"),
+        ("POST", "/v1/policies/%ff:execute", 400, "ExecutePolicy (JSON)", "\u{fffd}"),
+    ] {
+        let id = format!("{method} {path}");
+        let mut connection = TcpStream::connect(&told.address).await.unwrap();
+        let head = format!("{id} HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\nconnection: close\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{id}: {answer}");
+        let line = told.line(&id, |line| line["request_id"] == *id).await;
+        assert_eq!(
+            (&line["rpc"], &line["policy"], &line["ran"]),
+            (&rpc.into(), &policy.into(), &"no".into()),
+            "{line}"
+        );
+        assert!(answer.contains(&format!("\"reason\":{}", line["reason"])), "{answer} {line}");
+    }
+    let (before, _, _) = admin(&told.address, "GET", "/favicon.ico", "*/*", "").await;
+    assert_eq!(before, 404);
+    assert!(told.lines().iter().all(|line| line["request_id"] != Value::Null), "which was no call");
+}
+
+#[tokio::test]
+async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
+    let told = Told::start().await;
+    let one = async |id: &str| {
+        let lines = told.lines_of(id).await;
+        let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+        assert_eq!((&line["outcome"], &line["ran"]), (&"error".into(), &"no".into()), "{line}");
+        let text = |field: &str| line[field].as_str().unwrap().to_owned();
+        [text("rpc"), text("policy"), text("reason")]
+    };
+    for (id, policy, mode, messages, status, reason) in [
+        ("out of order", "greet", BodySendMode::Buffered, vec![Some(body("{}"))], 500, "INVALID_REQUEST"),
+        ("unfit", "greet", BodySendMode::Grpc, vec![Some(headers("unfit"))], 500, "INVALID_REQUEST"),
+        ("of no use", "greet", BodySendMode::Buffered, vec![None], 500, "INVALID_REQUEST"),
+        ("for nobody", "nobody", BodySendMode::Buffered, vec![None], 404, "POLICY_NOT_FOUND"),
+    ] {
+        let mut gateway = Gateway::open(&told, policy, id, mode).await;
+        messages.into_iter().for_each(|message| gateway.say(message));
+        assert_eq!(gateway.status().await, status, "{id}");
+        // Without its headers a request has no id but a random one.
+        let line = told.line(id, |line| line["rpc"] == "ext_proc" && line["reason"] == reason).await;
+        assert_eq!(one(line["request_id"].as_str().unwrap()).await, ["ext_proc", policy, reason], "{id}");
+    }
+    assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 4, "and no others");
+
+    let mut authz = AuthorizationClient::new(channel(&told.address).await);
+    for (id, policy, status, reason) in
+        [("nobody's", None, 404, "POLICY_NOT_FOUND"), ("anonymous", Some("guard"), 401, "INVALID_REQUEST")]
+    {
+        let http = attribute_context::HttpRequest { method: "GET".into(), id: id.into(), ..Default::default() };
+        let request = attribute_context::Request { http: Some(http), ..Default::default() };
+        let attributes = AttributeContext { request: Some(request), ..Default::default() };
+        let mut asked = Request::new(CheckRequest { attributes: Some(attributes) });
+        if let Some(policy) = policy {
+            asked.metadata_mut().insert("x-lambda-policy", policy.parse().unwrap());
+        }
+        let Some(HttpResponse::DeniedResponse(denied)) = authz.check(asked).await.unwrap().into_inner().http_response
+        else {
+            panic!("{id} passes")
+        };
+        assert_eq!(denied.status.unwrap().code, status, "{id}");
+        assert_eq!(one(id).await, ["ext_authz", policy.unwrap_or("-"), reason]);
+    }
+
+    let headers = [("X-Request-Id".to_owned(), "a hook".to_owned())].into();
+    let object = Object { request: Some(MiniRequestObject { headers, ..Default::default() }), ..Default::default() };
+    DispatcherClient::new(channel(&told.address).await).dispatch(object).await.unwrap_err();
+    assert_eq!(one("a hook").await, ["Dispatch", "-", "INVALID_REQUEST"]);
+    let context = MessageContext { message_id: "a flow".into(), ..Default::default() };
+    ExternalCalloutServiceClient::new(channel(&told.address).await).process_message(context).await.unwrap();
+    assert_eq!(one("a flow").await, ["ProcessMessage", "-", "INVALID_REQUEST"]);
 }

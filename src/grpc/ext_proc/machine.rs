@@ -17,8 +17,8 @@ use tonic::Status;
 
 use super::answer;
 use crate::{
-    error::Error,
-    event::{self, Head, callout::Changes, exchange::Answered, problem},
+    error::{Error, Kind},
+    event::{self, Head, callout::Changes, exchange::Answered},
     execute::Part,
     grpc::{envoy::pairs, status::status},
     pb::envoy::{
@@ -85,6 +85,8 @@ pub(super) enum Outcome {
 pub(super) enum Step {
     Send(Box<ProcessingResponse>),
     Execute(Box<Work>),
+    /// The client is told of the error with this status, and nothing follows.
+    Refuse(u16, Error),
     /// Nothing follows.
     Finish,
     /// What was sent is not whole, and the gateway must not take it for that.
@@ -152,14 +154,23 @@ pub(super) struct Machine {
     body: Bytes,
     /// The largest body in bytes.
     most: usize,
-    request_id: String,
 }
 
 impl Machine {
-    pub(super) fn new(plan: Plan, modes: Modes, most: usize, request_id: String) -> Self {
+    pub(super) fn new(plan: Plan, modes: Modes, most: usize) -> Self {
         let (request, answered) = (Vec::new(), None);
         let (pieces, body) = (BytesMut::new(), Bytes::new());
-        Self { plan, modes, state: State::Waiting, request, answered, pieces, body, most, request_id }
+        Self { plan, modes, state: State::Waiting, request, answered, pieces, body, most }
+    }
+
+    /// The request's headers as far as they have come.
+    pub(super) fn headers(&self) -> &[(String, String)] {
+        &self.request
+    }
+
+    /// Whether a body is waited for.
+    pub(super) fn is_collecting(&self) -> bool {
+        matches!(self.state, State::Collecting(..))
     }
 
     /// Whether anything else can come of the stream.
@@ -168,8 +179,14 @@ impl Machine {
     }
 
     pub(super) fn on(&mut self, event: Event) -> Vec<Step> {
+        if self.is_over() {
+            return Vec::new();
+        }
+        if let Plan::Refuse(reply) = &self.plan {
+            let reply = reply.clone();
+            return self.finish(vec![answer::immediate(reply)]);
+        }
         match event {
-            _ if self.is_over() => Vec::new(),
             Event::Message(message) => match message.request {
                 Some(message) => self.on_message(message),
                 None => self.refuse(500, "a message of the gateway has nothing that is known"),
@@ -189,10 +206,6 @@ impl Machine {
         match (&self.plan, &self.state) {
             // The client has begun to read: there is nothing else to be said.
             (_, State::Answering) => Vec::new(),
-            (Plan::Refuse(reply), _) => {
-                let reply = reply.clone();
-                self.finish(vec![answer::immediate(reply)])
-            }
             (Plan::Pass, _) => self.finish(vec![answer::pass(&message, self.duplex(phase(&message)))]),
             (_, State::Collecting(expected, body)) if *expected == phase(&message) => {
                 let (phase, body) = (*expected, *body);
@@ -383,10 +396,9 @@ impl Machine {
     }
 
     fn refuse(&mut self, status: u16, why: &str) -> Vec<Step> {
-        let reason = if status == 413 { "PAYLOAD_TOO_LARGE" } else { "INVALID_REQUEST" };
-        tracing::warn!(reason, why, request_id = self.request_id, "a stream of ext_proc was refused");
-        let reply = problem(status, reason, why, &self.request_id, None);
-        self.finish(vec![answer::immediate(reply)])
+        self.state = State::Over;
+        let kind = if status == 413 { Kind::PayloadTooLarge } else { Kind::InvalidRequest };
+        vec![Step::Refuse(status, Error::new(kind, why))]
     }
 
     fn finish(&mut self, responses: Vec<ProcessingResponse>) -> Vec<Step> {

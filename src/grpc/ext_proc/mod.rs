@@ -5,6 +5,7 @@
 
 mod answer;
 mod machine;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -18,13 +19,17 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use self::machine::{Event, Machine, Modes, Outcome, Plan, Step, Work};
+use self::{
+    machine::{Event, Machine, Modes, Outcome, Plan, Step, Work},
+    said::{Attributes, call, hints},
+};
 use super::{
     deadline::Deadline,
-    envoy::{self, Hints, last, pairs},
+    envoy::{self, pairs},
     status::status,
+    unread::{Why, why},
 };
 use crate::{
     error::Error,
@@ -65,14 +70,16 @@ impl ExternalProcessor for Service {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
+        let (metadata, mut extensions, inbound) = request.into_parts();
         let session = Session {
             engine: Arc::clone(&self.engine),
-            caller: Caller::of(request.extensions()),
-            named: envoy::named(request.metadata()),
-            deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.0),
+            caller: Caller::of(&extensions),
+            named: envoy::named(&metadata),
+            metadata,
+            deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
             began: StdInstant::now(),
-            told: request.extensions().get().cloned(),
-            inbound: request.into_inner(),
+            told: extensions.remove(),
+            inbound,
             talk: None,
             call: None,
             streamed: None,
@@ -80,6 +87,7 @@ impl ExternalProcessor for Service {
             slow: Box::pin(sleep(SLOW)),
             answers: VecDeque::new(),
             heard_all: false,
+            over: false,
         };
         let answers = futures::stream::unfold(Some(session), |session| async {
             let mut session = session?;
@@ -102,6 +110,8 @@ struct Session {
     caller: Caller,
     /// The policy that the route's metadata names.
     named: Option<String>,
+    /// What else the gateway says before its first message.
+    metadata: MetadataMap,
     deadline: Option<Instant>,
     /// When the gateway began.
     began: StdInstant,
@@ -121,6 +131,8 @@ struct Session {
     answers: VecDeque<ProcessingResponse>,
     /// The gateway will send nothing more.
     heard_all: bool,
+    /// Nothing more comes of it than the answers that are left.
+    over: bool,
 }
 
 /// What the first message has settled.
@@ -131,15 +143,6 @@ struct Talk {
     attributes: Attributes,
 }
 
-/// What attributes say of a call.
-#[derive(Clone, Debug, Default)]
-struct Attributes {
-    route: Option<String>,
-    source: Option<String>,
-    protocol: Option<String>,
-    request_id: String,
-}
-
 impl Session {
     /// The next answer; none when the stream ends.
     async fn next(&mut self) -> Option<Result<ProcessingResponse, Status>> {
@@ -147,21 +150,25 @@ impl Session {
             if let Some(answer) = self.answers.pop_front() {
                 return Some(Ok(answer));
             }
+            if self.over {
+                return self.broken.take().map(Err);
+            }
             let Some(talk) = &mut self.talk else {
                 match self.inbound.message().await {
                     Ok(Some(first)) if first.observability_mode => {
                         tracing::debug!("a stream in observability mode is left: nobody reads its answers");
-                        return None;
+                        self.over = true;
                     }
                     Ok(Some(first)) => self.begin(first),
-                    Ok(None) => return Some(Err(status(&Error::field("request", "is missing: the stream is empty")))),
-                    Err(broken) => return Some(Err(broken)),
+                    Ok(None) => {
+                        let error = Error::field("request", "is missing: the stream is empty");
+                        self.line().by_status().failed(&error);
+                        (self.broken, self.over) = (Some(status(&error)), true);
+                    }
+                    Err(broken) => self.refuse_broken(&broken)?,
                 }
                 continue;
             };
-            if talk.machine.is_over() {
-                return self.broken.take().map(Err);
-            }
             if let Some(streamed) = &mut self.streamed {
                 // What the gateway says now is of no account; that it goes away drops all of this.
                 let steps = streamed.next().await.map(|part| talk.machine.on(Event::Part(part))).unwrap_or_default();
@@ -172,7 +179,10 @@ impl Session {
                 None => match self.inbound.message().await {
                     Ok(Some(message)) => Event::Message(message),
                     Ok(None) => Event::End,
-                    Err(broken) => return Some(Err(broken)),
+                    Err(broken) => {
+                        self.refuse_broken(&broken)?;
+                        continue;
+                    }
                 },
                 Some(call) => tokio::select! {
                     (outcome, streamed) = call => {
@@ -182,7 +192,8 @@ impl Session {
                     message = self.inbound.message(), if !self.heard_all => match message {
                         Ok(Some(message)) => Event::Message(message),
                         Ok(None) => Event::End,
-                        Err(broken) => return Some(Err(broken)),
+                        // The function's answer comes all the same, if somebody is there.
+                        Err(broken) => refused(&broken).map(|_| Event::End)?,
                     },
                     () = &mut self.slow, if !self.slow.is_elapsed() => {
                         let timeout = talk.policy.as_ref().map(|policy| policy.timeout.get()).unwrap_or_default();
@@ -204,11 +215,43 @@ impl Session {
             match step {
                 Step::Send(answer) => self.answers.push_back(*answer),
                 Step::Execute(work) => self.execute(*work),
-                // The machine is over, which ends the stream when the answers are sent.
-                Step::Finish => self.call = None,
-                Step::Break(status) => self.broken = Some(status),
+                Step::Refuse(status, error) => self.refuse(status, &error),
+                Step::Finish => (self.call, self.over) = (None, true),
+                Step::Break(status) => (self.broken, self.over) = (Some(status), true),
             }
         }
+    }
+
+    /// Ends a stream of which no more can be read. Where nobody is left to be told, there is nothing.
+    fn refuse_broken(&mut self, broken: &Status) -> Option<()> {
+        let why = refused(broken)?;
+        self.refuse(why.error().kind().http_status(), why.error());
+        Some(())
+    }
+
+    /// Ends what does not become a call of the function: an error of the stream would let it through where the gateway has
+    /// `failure_mode_allow`.
+    fn refuse(&mut self, status: u16, error: &Error) {
+        self.line().told(status).failed(error);
+        let reply = event::Reply { status, ..problem(error, self.request_id()) };
+        self.answers.push_back(answer::immediate(reply));
+        self.over = true;
+    }
+
+    /// The line of what does not become a call of the function.
+    fn line(&mut self) -> Line {
+        let talk = self.talk.as_ref();
+        let policy = talk.map_or(self.named.as_deref(), |talk| talk.policy.as_ref().map(|policy| policy.name.as_str()));
+        let headers = talk.map_or(&[][..], |talk| talk.machine.headers());
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let trace = self.engine.trace(self.told.take(), headers);
+        let line = self.engine.line(RPC, policy.unwrap_or(execute::NO_POLICY)).of(self.request_id());
+        line.by(&self.caller).within(trace).since(self.began)
+    }
+
+    fn request_id(&self) -> &str {
+        let of_stream = || envoy::given(&self.metadata).unwrap_or_default();
+        self.talk.as_ref().map_or_else(of_stream, |talk| &talk.attributes.request_id)
     }
 
     /// Finds the policy of the call that the first message begins, and what to do for it.
@@ -239,7 +282,7 @@ impl Session {
             early: protocol.send_body_without_waiting_for_header_response,
         });
         let most = Invocation::RequestResponse.max_payload();
-        let mut machine = Machine::new(plan, modes.unwrap_or_default(), most, attributes.request_id.clone());
+        let mut machine = Machine::new(plan, modes.unwrap_or_default(), most);
         let steps = machine.on(Event::Message(first));
         self.talk = Some(Talk { machine, policy, attributes });
         self.take(steps);
@@ -284,6 +327,20 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The caller has gone away. A call of the function says so itself, and the upstream's is none of ours.
+        if !self.over && self.talk.as_ref().is_none_or(|talk| talk.machine.is_collecting()) {
+            drop(self.line());
+        }
+    }
+}
+
+/// Why no more is read of a stream, if its caller is still there.
+fn refused(broken: &Status) -> Option<Why<'_>> {
+    why(broken).filter(|why| !why.error().is_broken_off())
+}
+
 /// The beginning of a streamed answer, and what follows.
 async fn stream(engine: &Engine, request: execute::Request, line: Line, request_id: &str) -> Called {
     let mut streamed = match engine.stream(request, line).await {
@@ -315,72 +372,4 @@ fn outcome(policy: &Policy, mut reply: Reply, request_id: &str) -> Outcome {
             Outcome::Reply(policy.event.refusal(Failure::Malformed, request_id))
         }
     }
-}
-
-impl Attributes {
-    fn read(first: &ProcessingRequest) -> Self {
-        let text = |key: &str| first.attributes.values().find_map(|fields| envoy::text(fields, key));
-        let header = match &first.request {
-            Some(Message::RequestHeaders(message)) => {
-                let headers = message.headers.iter().flat_map(|map| &map.headers);
-                let mut ids = headers.filter(|header| header.key.eq_ignore_ascii_case("x-request-id"));
-                ids.next().map(envoy::header_text)
-            }
-            _ => None,
-        };
-        let request_id = header.or_else(|| text("request.id")).filter(|id| !id.is_empty());
-        Self {
-            route: text("xds.route_name"),
-            source: text("source.address"),
-            protocol: text("request.protocol"),
-            request_id: request_id.unwrap_or_else(execute::request_id),
-        }
-    }
-}
-
-fn hints(named: Option<String>, first: &mut ProcessingRequest, attributes: &Attributes) -> Hints {
-    let headers = match &first.request {
-        Some(Message::RequestHeaders(message)) => pairs(message.headers.clone()),
-        _ => Vec::new(),
-    };
-    let pseudo = |name: &str| last(&headers, name).unwrap_or_default().to_owned();
-    let path = pseudo(":path");
-    Hints {
-        named: named.or_else(|| envoy::named_in_metadata(first.metadata_context.as_ref())),
-        route: attributes.route.clone(),
-        host: pseudo(":authority"),
-        path: path.split('?').next().unwrap_or_default().to_owned(),
-    }
-}
-
-fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: &Attributes) -> event::Call {
-    let source_ip = envoy::source_ip(attributes.source.as_deref(), &headers);
-    let mut pseudo = |name: &str| {
-        let at = headers.iter().position(|(given, _)| given == name)?;
-        Some(headers.remove(at).1)
-    };
-    let (method, path) = (pseudo(":method").unwrap_or_default(), pseudo(":path").unwrap_or_default());
-    let (authority, scheme) = (pseudo(":authority").unwrap_or_default(), pseudo(":scheme"));
-    let (path, query) = path.split_once('?').map_or((path.as_str(), ""), |(path, query)| (path, query));
-    let call = event::Call {
-        method,
-        path: path.to_owned(),
-        query: query.to_owned(),
-        source_ip,
-        scheme: last(&headers, "x-forwarded-proto").map(str::to_owned).or(scheme).unwrap_or_default(),
-        authority,
-        protocol: attributes.protocol.clone().unwrap_or_default(),
-        body,
-        headers: Vec::new(),
-        route: String::new(),
-        stage: String::new(),
-        path_parameters: Default::default(),
-        stage_variables: Default::default(),
-        request_id: attributes.request_id.clone(),
-        authorizer: None,
-        account_id: String::new(),
-        api_id: String::new(),
-        received: std::time::SystemTime::now(),
-    };
-    event::Call { headers, ..call }
 }

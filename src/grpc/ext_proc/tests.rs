@@ -28,7 +28,7 @@ fn modes(request: BodySendMode, response: BodySendMode) -> Modes {
 }
 
 fn machine(plan: Plan, modes: Modes) -> Machine {
-    Machine::new(plan, modes, MOST, "r-1".into())
+    Machine::new(plan, modes, MOST)
 }
 
 fn message(message: Message) -> Event {
@@ -108,11 +108,12 @@ fn broken() -> Event {
 fn words(steps: &[Step]) -> Vec<String> {
     steps
         .iter()
-        .map(|step| match step {
-            Step::Send(response) => said(response),
-            Step::Execute(work) => format!("execute {}", String::from_utf8_lossy(&work.body)),
-            Step::Finish => "finish".into(),
-            Step::Break(_) => "break".into(),
+        .flat_map(|step| match step {
+            Step::Send(response) => vec![said(response)],
+            Step::Execute(work) => vec![format!("execute {}", String::from_utf8_lossy(&work.body))],
+            Step::Refuse(status, _) => vec![format!("immediate {status}"), "finish".into()],
+            Step::Finish => vec!["finish".into()],
+            Step::Break(_) => vec!["break".into()],
         })
         .collect()
 }
@@ -349,6 +350,10 @@ fn who_has_no_policy_is_told_or_goes_on() {
     let refusal = event::problem(404, "POLICY_NOT_FOUND", "x", "r-1", None);
     let said = play(&mut machine(Plan::Refuse(refusal), modes(Buffered, NoBody)), [headers(false)]);
     assert_eq!(said.join("|"), "immediate 404|finish");
+    let unknown = Event::Message(ProcessingRequest::default());
+    let said =
+        play(&mut machine(Plan::Refuse(event::problem(404, "x", "x", "r-1", None)), Modes::default()), [unknown]);
+    assert_eq!(said.join("|"), "immediate 404|finish", "whatever comes, that is the reason");
     let said = play(&mut machine(Plan::Pass, modes(Buffered, NoBody)), [headers(false), body("x", true)]);
     assert_eq!(said.join("|"), "headers 0|finish");
 }
