@@ -238,6 +238,40 @@ fn every_alert_is_tested_and_has_an_entry_in_the_runbook() {
 }
 
 #[test]
+fn the_runbook_names_what_there_is() {
+    /// CloudWatch's own.
+    const OTHERS: [&str; 2] = ["Throttles", "ConcurrentExecutions"];
+    // The table of metrics is compared with the source elsewhere.
+    let mut known = read("METRICS.md") + &read("prometheus/rules.yaml");
+    let mut rooms = vec![deploy("../src")];
+    while let Some(room) = rooms.pop() {
+        for entry in fs::read_dir(room).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => rooms.push(path),
+                false => known += &fs::read_to_string(&path).unwrap(),
+            }
+        }
+    }
+    let runbook = read("prometheus/RUNBOOK.md");
+    let quoted = runbook.split('`').skip(1).step_by(2).filter(|quoted| !OTHERS.contains(quoted) && *quoted != "-");
+    for quoted in quoted {
+        // Settings and commands are told by their parts.
+        let words = if quoted.starts_with("lambda-policy ") { quoted.split(' ').collect() } else { vec![quoted] };
+        for word in words.into_iter().filter(|word| *word != "FILE") {
+            let parts = if word.starts_with("lambda_policy_") { vec![word] } else { word.split('.').collect() };
+            let is_known = |part: &str| known.contains(part.trim_end_matches('*').trim_start_matches("--"));
+            assert!(parts.into_iter().all(is_known), "`{quoted}`");
+        }
+    }
+    let dashboard = dashboard();
+    let titles: Vec<_> = dashboard["panels"].as_array().unwrap().iter().map(|panel| panel["title"].as_str()).collect();
+    for quoted in runbook.split('"').skip(1).step_by(2) {
+        assert!(titles.contains(&Some(quoted)), "the dashboard has nothing that is called {quoted}");
+    }
+}
+
+#[test]
 fn rules_and_dashboard_name_metrics_and_labels_that_there_are() {
     let rules = rules(&Linters::install());
     let known = known(&rules);
