@@ -38,7 +38,7 @@ struct Counted {
     held: Result<Held, Option<Error>>,
     /// Who is unknown, where one must be known, and how much more is read of them.
     stranger: Option<(Caller, usize)>,
-    /// Whether only its beginning is waited for: a stream lasts as long as its call.
+    /// Whether its service waits for its first message, and for the rest as long as the call lasts.
     stream: bool,
     /// When its caller stops waiting. tonic would end the call then without a reason.
     deadline: Option<Instant>,
@@ -73,12 +73,9 @@ impl HttpBody for Counted {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(broken))) => return Poll::Ready(Some(Err(refused(broke(&broken))))),
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending if *stream && held.bytes() > 0 => return Poll::Pending,
+            Poll::Pending if *stream => return Poll::Pending,
             Poll::Pending => {
-                let late = late.get_or_insert_with(|| {
-                    let whole = Instant::now() + WHOLE;
-                    Box::pin(sleep_until(deadline.map_or(whole, |deadline| deadline.min(whole))))
-                });
+                let late = late.get_or_insert_with(|| Box::pin(sleep_until(latest(*deadline))));
                 return late.as_mut().poll(cx).map(|()| Some(Err(refused(too_slow(*deadline)))));
             }
         };
@@ -110,7 +107,14 @@ fn known(stranger: &mut Option<(Caller, usize)>, bytes: usize) -> Result<(), Err
     }
 }
 
-fn too_slow(deadline: Option<Instant>) -> Error {
+/// Until when a request that begins now is waited for.
+pub(super) fn latest(deadline: Option<Instant>) -> Instant {
+    let whole = Instant::now() + WHOLE;
+    deadline.map_or(whole, |deadline| deadline.min(whole))
+}
+
+/// Why it is not waited for any longer.
+pub(super) fn too_slow(deadline: Option<Instant>) -> Error {
     let message = match deadline {
         Some(deadline) if deadline <= Instant::now() => "the request did not come before its deadline".to_owned(),
         _ => format!("the request did not come within {} seconds", WHOLE.as_secs()),
@@ -259,7 +263,6 @@ mod tests {
             ("nothing", "/x", 0, false, None, Err(Kind::Timeout), 60),
             ("nothing before its deadline", "/x", 0, false, Some(5), Err(Kind::Timeout), 5),
             ("with a deadline that is later", "/x", 100, true, Some(100), Err(Kind::Timeout), 60),
-            ("a stream that never begins", &ext_proc, 0, false, None, Err(Kind::Timeout), 60),
             ("a stream that lasts", &ext_proc, 100, true, None, Ok(100), 2020),
             ("a stream that waits for its upstream", &ext_proc, 1, false, None, Ok(usize::MAX), 3600),
         ] {

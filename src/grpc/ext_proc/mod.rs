@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use self::{
@@ -28,6 +28,7 @@ use self::{
 use super::{
     deadline::Deadline,
     envoy::{self, pairs},
+    reception::{latest, too_slow},
     status::status,
     unread::{Why, why},
 };
@@ -154,7 +155,12 @@ impl Session {
                 return self.broken.take().map(Err);
             }
             let Some(talk) = &mut self.talk else {
-                match self.inbound.message().await {
+                let first = timeout_at(latest(self.deadline), self.inbound.message());
+                let Ok(first) = first.await else {
+                    self.refuse_unread(&too_slow(self.deadline));
+                    continue;
+                };
+                match first {
                     Ok(Some(first)) if first.observability_mode => {
                         tracing::debug!("a stream in observability mode is left: nobody reads its answers");
                         self.over = true;
@@ -224,9 +230,12 @@ impl Session {
 
     /// Ends a stream of which no more can be read. Where nobody is left to be told, there is nothing.
     fn refuse_broken(&mut self, broken: &Status) -> Option<()> {
-        let why = refused(broken)?;
-        self.refuse(why.error().kind().http_status(), why.error());
+        self.refuse_unread(refused(broken)?.error());
         Some(())
+    }
+
+    fn refuse_unread(&mut self, error: &Error) {
+        self.refuse(error.kind().http_status(), error);
     }
 
     /// Ends what does not become a call of the function: an error of the stream would let it through where the gateway has
