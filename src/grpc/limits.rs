@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tonic::transport::Server;
 
-
 /// The largest head of a request in HTTP/2, as RFC 9113 counts it (6.5.2). It is answered with 431.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// Streams that the client ended before they were looked at (rapid reset, CVE-2023-44487), at once.
