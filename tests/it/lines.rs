@@ -410,7 +410,7 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
     let status: Value = serde_json::from_str(&status).unwrap();
     let last = status["calls"]["last_errors"].as_array().unwrap();
     let shown = |id: &str| last.iter().any(|last| last["request_id"] == id);
-    assert!(shown("ProcessMessage-late") && shown("ext_proc-late"), "{last:?}");
+    assert!(shown("ProcessMessage-slow") && shown("ext_proc-slow"), "{last:?}");
 }
 
 #[tokio::test]
@@ -459,7 +459,9 @@ async fn a_request_that_its_caller_breaks_off_is_a_cancelled_call() {
         assert!(micros(&line, "receive_us") > 250_000, "{line}");
         assert_eq!(told.lines_of(id).await.len(), 1);
     }
-    assert!(!told.metrics().await.contains("outcome=\"error\""), "nobody has done anything wrong");
+    let metrics = told.metrics().await;
+    let errors = metrics.lines().find(|line| line.contains("outcome=\"error\"") && !line.ends_with(" 0.0"));
+    assert_eq!(errors, None, "nobody has done anything wrong");
 
     let mut connection = TcpStream::connect(&told.address).await.unwrap();
     let chunks = "POST /v1/policies/greet/http/ HTTP/1.1\r\nhost: a\r\nx-request-id: chunks\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
