@@ -25,8 +25,12 @@ use super::stream::Connection;
 #[derive(Clone, Debug)]
 pub(super) struct Parting {
     leaving: Arc<AtomicBool>,
+    /// From when on a connection is nearly as old as it may be.
     age: Duration,
 }
+
+/// Whoever calls once in this time learns that the connection ends, however short connections live.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// A service whose answers say so.
 #[derive(Clone, Debug)]
@@ -38,7 +42,8 @@ pub(super) struct Parted<S> {
 impl Parting {
     /// Those while the service is `leaving`, and those of connections that are nearly as old as they may be.
     pub(super) fn new(leaving: &Arc<AtomicBool>, max_age: Duration) -> Self {
-        Self { leaving: Arc::clone(leaving), age: max_age.mul_f64(0.9) }
+        let notice = (max_age / 10).max(NOTICE).min(max_age / 2);
+        Self { leaving: Arc::clone(leaving), age: max_age - notice }
     }
 
     fn is_due<B>(&self, request: &Request<B>) -> bool {
