@@ -23,7 +23,7 @@ use http::{
 use hyper::body::Incoming;
 
 use super::{
-    answer::{Refusal, pause, read, text},
+    answer::{Refusal, pause, read, request_id, text},
     body::Body as RequestBody,
     classify,
     connector::{Connector, Unsent},
@@ -220,7 +220,7 @@ impl Wire {
         let said = format!("lambda answered {status} {}", said::refusal(status, &refusal.code, &refusal.message));
         let error = classify::refusal(classify::kind(status, &refusal.code), said)
             .with_retry_after(retry_after)
-            .with_aws_request_id(text(headers, "x-amzn-requestid"));
+            .with_aws_request_id(request_id(headers));
         Failed { error, remedy }
     }
 

@@ -1,10 +1,14 @@
 //! Logs on standard error: JSON for machines, text on a terminal.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal,
+    panic::{self, PanicHookInfo},
     sync::{Mutex, OnceLock, PoisonError},
+    thread,
 };
 
+use tracing::field::display;
 use tracing_subscriber::{
     EnvFilter, Registry,
     filter::{LevelFilter, Targets},
@@ -88,8 +92,17 @@ pub fn start(form: Form, level: LevelFilter) {
     };
     // An error means that somebody logs already, as in tests.
     if started.is_ok() {
+        panic::set_hook(Box::new(tell_panic));
         let _ = LEVEL.set(Level { text: Mutex::new(text), handle });
     }
+}
+
+/// The standard hook would wait for whoever reads standard error, with all the calls of its worker, and is no JSON.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
+    let thread = thread::current();
+    tracing::error!(thread = thread.name(), %panic, backtrace, "a thread panicked");
 }
 
 /// What is logged at the moment, for example `info` or `info,lambda_policy=debug`; `None` if this program does not log.
@@ -145,7 +158,7 @@ fn filter(text: &str, level: LevelFilter) -> EnvFilter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io, sync::Arc};
+    use std::{io, process::Command, sync::Arc, time::Duration};
 
     use super::*;
 
@@ -191,5 +204,31 @@ mod tests {
         for wrong in ["", "loud", "lambda_policy=loud", "[span]=debug", "hyper=trace", "info,aws_sigv4::sign=trace"] {
             assert!(check(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_as_others_are() {
+        let name = format!("{}::panicking", module_path!().split_once("::").unwrap().1);
+        let said = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--ignored", "--nocapture"])
+            .env_remove(LEVEL_VARIABLE)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        let line: serde_json::Value = serde_json::from_str(said.trim_end()).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"ERROR".into(), &"a thread panicked".into()), "{said}");
+        assert_eq!((&line["thread"], &line["backtrace"]), (&"spoiled".into(), &serde_json::Value::Null), "{said}");
+        let panic = line["panic"].as_str().unwrap();
+        assert!(panic.contains("log.rs") && panic.ends_with("the reason\nof two lines"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "no test of its own: the process of the test above"]
+    fn panicking() {
+        start(Form::Json, LevelFilter::INFO);
+        let spoiled = thread::Builder::new().name("spoiled".to_owned()).spawn(|| panic!("the reason\nof two lines"));
+        assert!(spoiled.unwrap().join().is_err());
+        writer::finish(Duration::from_secs(10));
     }
 }
