@@ -158,32 +158,15 @@ fn filter(text: &str, level: LevelFilter) -> EnvFilter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io, process::Command, sync::Arc, time::Duration};
+    use std::{io, process::Command, time::Duration};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn what_libraries_say_in_vain_is_silent_at_every_level() {
         for level in ["info", "trace", "trace,aws_smithy_runtime=trace"] {
-            let lines = Lines::default();
-            let layer = fmt::layer().with_writer({
-                let lines = lines.clone();
-                move || lines.clone()
-            });
+            let (reader, writer) = io::pipe().unwrap();
+            let layer = fmt::layer().with_writer(Mutex::new(writer));
             let subscriber = Registry::default().with(filter(level, LevelFilter::INFO)).with(layer);
             tracing::subscriber::with_default(subscriber, || {
                 tracing::error!(target: "aws_smithy_runtime::client::http::connection_poisoning", "unable");
@@ -191,7 +174,7 @@ mod tests {
                 tracing::info!(target: "aws_smithy_runtime::client", "a request");
                 tracing::error!(target: "aws_smithy_runtime::client", "a failure");
             });
-            let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            let lines = io::read_to_string(reader).unwrap();
             assert!(lines.contains("a failure") && lines.lines().count() == 1, "{level}: {lines}");
         }
     }
