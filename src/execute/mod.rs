@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Kind, Spent},
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{
-        Caller, InlineDefaults, Policies, Policy, Qualifier,
+        Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier,
         callers::{Identified, Presented},
     },
     telemetry::{Metrics, access::Line},
@@ -180,8 +180,7 @@ impl Engine {
     ) -> Result<Prepared<'a>, Error> {
         let started = Instant::now();
         let reached = request.reached.clone().unwrap_or_else(|| Reached::new(started.into_std()));
-        let limit = started + policy.timeout.get();
-        let deadline = request.deadline.map_or(limit, |deadline| deadline.min(limit));
+        let deadline = Deadline::new(started, policy.timeout, request.deadline);
 
         let qualifier = match &request.qualifier {
             None => policy.target.qualifier.as_ref(),
@@ -204,10 +203,10 @@ impl Engine {
         }
 
         reached.asked(started.into_std(), event_bytes);
-        let whole = deadline == limit;
-        let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline, whole).await;
-        let Admitted { permit, trial } = admitted
-            .map_err(|error| error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() }))?;
+        let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline).await;
+        let Admitted { permit, trial } = admitted.map_err(|error| {
+            error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() })
+        })?;
         let admitted = permit.goes_on();
         reached.admitted(admitted.into_std());
         request.trace.note(Step::Admitted);
@@ -242,7 +241,7 @@ struct Prepared<'a> {
     ready: Ready,
     invoke: Invoke<'a>,
     form: settle::Form,
-    deadline: Instant,
+    deadline: Deadline,
     clock: Clock,
 }
 
