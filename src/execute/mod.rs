@@ -199,20 +199,21 @@ impl Engine {
                     payload.len(),
                     invocation.as_str()
                 ),
-            ));
+            )
+            .with_spent(Spent { event_bytes, ..Spent::default() }));
         }
 
         reached.asked(started.into_std(), event_bytes);
         let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline).await;
         let Admitted { permit, trial } = admitted.map_err(|error| {
-            error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() })
+            error.with_spent(Spent { queue: Some(started.elapsed()), event_bytes, ..Spent::default() })
         })?;
         let admitted = permit.goes_on();
         reached.admitted(admitted.into_std());
         request.trace.note(Step::Admitted);
         let ready = self.lambda.ready(&policy.access, deadline).await.map_err(|error| {
             let credentials = Some(admitted.elapsed());
-            error.with_spent(Spent { queue: admitted - started, credentials, lambda: None, event_bytes })
+            error.with_spent(Spent { queue: Some(admitted - started), credentials, lambda: None, event_bytes })
         })?;
         let authorized = Instant::now();
         reached.authorized(authorized.into_std());
@@ -269,7 +270,12 @@ impl Clock {
     /// The same for a call that fails now.
     fn spent(self) -> Spent {
         let Timing { queue, credentials, lambda, total: _ } = self.timing();
-        Spent { queue, credentials: Some(credentials), lambda: Some(lambda), event_bytes: self.event_bytes }
+        Spent {
+            queue: Some(queue),
+            credentials: Some(credentials),
+            lambda: Some(lambda),
+            event_bytes: self.event_bytes,
+        }
     }
 }
 

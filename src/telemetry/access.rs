@@ -239,7 +239,7 @@ impl Line {
         }
         let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
-        let times = (spent.map(|spent| spent.queue), credentials, lambda);
+        let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
         let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
         let (trace_id, refused) = (self.trace.id(), self.refused(end));
         macro_rules! failed {
@@ -261,7 +261,7 @@ impl Line {
                     aws_request_id = error.aws_request_id(),
                     event_bytes = spent.map(|spent| spent.event_bytes),
                     receive_us = self.receive(at).map(micros),
-                    queue_us = spent.map(|spent| micros(spent.queue)),
+                    queue_us = spent.and_then(|spent| spent.queue).map(micros),
                     credentials_us = credentials.map(micros),
                     lambda_us = lambda.map(micros),
                     total_us = micros(total),
@@ -373,7 +373,7 @@ impl Drop for Line {
         if !self.ended {
             let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
-            let times = (spent.map(|spent| spent.queue), credentials, lambda);
+            let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
             let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
             let invoked = self.meters.invoked();
             let trace_id = self.trace.id();
@@ -389,7 +389,7 @@ impl Drop for Line {
                 region = invoked.map(|invoked| invoked.region),
                 event_bytes = spent.map(|spent| spent.event_bytes),
                 receive_us = self.receive(at).map(micros),
-                queue_us = spent.map(|spent| micros(spent.queue)),
+                queue_us = spent.and_then(|spent| spent.queue).map(micros),
                 credentials_us = credentials.map(micros),
                 lambda_us = lambda.map(micros),
                 total_us = micros(total),

@@ -75,7 +75,7 @@ impl Reached {
         let (admitted, authorized) = (self.get(&self.0.admitted), self.get(&self.0.authorized));
         let until = |at: Option<Instant>| at.unwrap_or(now);
         Some(Spent {
-            queue: until(admitted).saturating_duration_since(asked),
+            queue: Some(until(admitted).saturating_duration_since(asked)),
             credentials: admitted.map(|at| until(authorized).saturating_duration_since(at)),
             lambda: authorized.map(|at| now.saturating_duration_since(at)),
             event_bytes: self.0.event_bytes.load(Ordering::Relaxed),
@@ -110,19 +110,19 @@ mod tests {
         let told = |reached: &Reached| {
             let of = |duration: Duration| duration.as_millis();
             reached.spent(after(1000)).map(|spent| {
-                (of(spent.queue), spent.credentials.map(of), spent.lambda.map(of), spent.event_bytes, reached.ran())
+                (spent.queue.map(of), spent.credentials.map(of), spent.lambda.map(of), spent.event_bytes, reached.ran())
             })
         };
         let reached = Reached::new(began);
         assert_eq!((told(&reached), reached.ran()), (None, Ran::No), "it was received, at the most");
         reached.asked(after(0), 7);
-        assert_eq!(told(&reached), Some((1000, None, None, 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(1000), None, None, 7, Ran::No)));
         reached.admitted(after(100));
-        assert_eq!(told(&reached), Some((100, Some(900), None, 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(100), Some(900), None, 7, Ran::No)));
         reached.authorized(after(300));
-        assert_eq!(told(&reached), Some((100, Some(200), Some(700), 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(100), Some(200), Some(700), 7, Ran::No)));
         reached.sent();
-        assert_eq!(told(&reached), Some((100, Some(200), Some(700), 7, Ran::Maybe)));
+        assert_eq!(told(&reached), Some((Some(100), Some(200), Some(700), 7, Ran::Maybe)));
         reached.unsent();
         assert_eq!(reached.ran(), Ran::No, "what was refused is sent again");
     }

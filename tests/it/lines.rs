@@ -61,6 +61,7 @@ use crate::{
 
 const POLICIES: &str = "  echo: {function: echo}\n  slow: {function: slow, max_in_flight: 1, timeout: 20s}\n  \
                         greet: {function: greet, event: http-api}\n  \
+                        queued: {function: echo, invocation: event}\n  \
                         guard: {function: authorize, authorizer: {identity: [header.x-user]}}\n";
 /// So long a gateway takes for a body.
 const LATE: Duration = Duration::from_millis(300);
@@ -166,6 +167,25 @@ async fn a_call_that_nobody_waits_for_says_how_far_it_came_and_whether_its_funct
     assert!(micros(&line, "lambda_us") > 0 && micros(&line, "lambda_us") <= micros(&line, "total_us"), "{line}");
     let span = told.span(&line).await;
     assert_eq!(attribute(&span.attributes, "lambda_policy.ran"), "maybe");
+}
+
+/// A call with this id of its gateway's.
+fn identified(id: &str, asked: ExecutePolicyRequest) -> Request<ExecutePolicyRequest> {
+    let mut asked = Request::new(asked);
+    asked.metadata_mut().insert("x-request-id", id.parse().unwrap());
+    asked
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_says_how_large_it_was() {
+    let told = Told::start().await;
+    let json = format!("\"{}\"", "x".repeat(1 << 20));
+    let asked = identified("large", request("queued", &json));
+    execute(&client(&told.address).await, asked).await.unwrap_err();
+    let line = told.line("large", |line| line["request_id"] == "large").await;
+    assert_eq!((&line["reason"], &line["event_bytes"]), (&"PAYLOAD_TOO_LARGE".into(), &json.len().into()), "{line}");
+    assert!(line["queue_us"].is_null(), "it did not come to ask for a place: {line}");
+    assert!(!told.metrics().await.contains("lambda_policy_call_queue_duration_seconds_count{policy=\"queued\"} 1"));
 }
 
 #[tokio::test]
