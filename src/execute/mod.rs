@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Kind, Spent},
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{
-        Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier,
+        Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier, Target,
         callers::{Identified, Presented},
     },
     telemetry::{Metrics, access::Line},
@@ -186,8 +186,9 @@ impl Engine {
             None => policy.target.qualifier.as_ref(),
             Some(chosen) => Some(allowed(policy, chosen)?),
         };
+        let (function, region) = (policy.target.function.clone(), policy.target.region.clone());
+        reached.invokes(Target { function, region, qualifier: qualifier.cloned() });
         let invocation = request.invocation(policy);
-        request.trace.invokes(policy.target.function.as_str(), policy.target.region.as_str());
         let (payload, form) = settle::encode(input, policy, &request.trace)?;
         let event_bytes = payload.len();
         let most = invocation.max_payload();

@@ -13,8 +13,8 @@ use super::{
     spans::Ended,
 };
 use crate::{
-    error::{Error, Fault, Kind},
-    policy::{Caller, Name, callers::Origin},
+    error::{About, Error, Fault, Kind},
+    policy::{Caller, Name, Qualifier, Target, callers::Origin},
     trace::{Hex, Reached, Trace},
 };
 
@@ -199,6 +199,7 @@ impl Line {
         let (at, total) = self.end(end, times, ran, Some(answered.aws_request_id));
         let trace_id = self.trace.id();
         let error_type = answered.error_type.map(printable);
+        let [function, qualifier, region] = self.invoked(None);
         tracing::info!(
             rpc = self.rpc,
             policy = self.policy(),
@@ -210,6 +211,9 @@ impl Line {
             request_id = self.request_id(),
             trace_id = trace_id.as_ref().map(Hex::as_str),
             ran,
+            function,
+            qualifier,
+            region,
             status = answered.status,
             aws_request_id = answered.aws_request_id,
             version = answered.version,
@@ -237,11 +241,12 @@ impl Line {
             // Dropped, it says so.
             return;
         }
-        let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
+        let (spent, end) = (error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
         let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
         let (trace_id, refused) = (self.trace.id(), self.refused(end));
+        let [function, qualifier, region] = self.invoked(error.about());
         macro_rules! failed {
             ($level:ident) => {
                 tracing::$level!(
@@ -256,8 +261,9 @@ impl Line {
                     ran = error.ran().as_str(),
                     error = error.message(),
                     detail = error.detail(),
-                    function = about.map(|a| a.function.as_str()).filter(|f| !f.is_empty()),
-                    region = about.map(|a| a.region.as_str()).filter(|r| !r.is_empty()),
+                    function,
+                    qualifier,
+                    region,
                     aws_request_id = error.aws_request_id(),
                     event_bytes = spent.map(|spent| spent.event_bytes),
                     receive_us = self.receive(at).map(micros),
@@ -313,12 +319,25 @@ impl Line {
                 at,
                 status: self.status,
                 begun: self.begun,
+                invoked: self.reached.invoked().cloned(),
                 aws_request_id: aws_request_id.filter(|id| !id.is_empty()).map(Box::from),
                 refused: self.refused(end),
             };
             self.meters.trace(&self.trace, ended);
         }
         (at, at.duration_since(self.began))
+    }
+
+    /// The function that the call invokes, the qualifier that was chosen for it, and the region. Until then it is the configured
+    /// policy's, or that of a policy that the call brought, which the error is about.
+    fn invoked<'a>(&'a self, about: Option<&'a About>) -> [Option<&'a str>; 3] {
+        if let Some(Target { function, region, qualifier }) = self.reached.invoked() {
+            return [Some(function.as_str()), qualifier.as_ref().map(Qualifier::as_str), Some(region.as_str())];
+        }
+        let configured = self.meters.invoked().map(|invoked| (invoked.function, invoked.region));
+        let about = about.map(|about| (about.function.as_str(), about.region.as_str()));
+        let (function, region) = configured.or(about.filter(|(function, _)| !function.is_empty())).unzip();
+        [function, None, region]
     }
 
     /// Where a call comes from that is refused for its caller: by that its gateway is found.
@@ -375,8 +394,8 @@ impl Drop for Line {
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
             let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
-            let invoked = self.meters.invoked();
             let trace_id = self.trace.id();
+            let [function, qualifier, region] = self.invoked(None);
             tracing::info!(
                 rpc = self.rpc,
                 policy = self.policy(),
@@ -385,8 +404,9 @@ impl Drop for Line {
                 request_id = self.request_id(),
                 trace_id = trace_id.as_ref().map(Hex::as_str),
                 ran,
-                function = invoked.map(|invoked| invoked.function),
-                region = invoked.map(|invoked| invoked.region),
+                function,
+                qualifier,
+                region,
                 event_bytes = spent.map(|spent| spent.event_bytes),
                 receive_us = self.receive(at).map(micros),
                 queue_us = spent.and_then(|spent| spent.queue).map(micros),

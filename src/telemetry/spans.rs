@@ -25,13 +25,13 @@ use super::{
     losses::Losses,
     meters::End,
     names::{
-        self as metrics, GRPC_CODES, GRPC_ERRORS,
+        GRPC_CODES, GRPC_ERRORS,
         spans::{self as names, Server},
     },
     otlp::{self, Otlp, Pushes},
 };
 use crate::{
-    policy::callers::Origin,
+    policy::{Target, callers::Origin},
     trace::{Spans as Ids, Step, Trace, Way},
 };
 
@@ -80,6 +80,8 @@ pub(super) struct Ended {
     pub status: Option<u16>,
     /// Whether its answer had begun before it ended.
     pub begun: bool,
+    /// The function that it invoked, if it came to choose one.
+    pub invoked: Option<Target>,
     pub aws_request_id: Option<Box<str>>,
     /// Where it came from, if it was refused for its caller.
     pub refused: Option<Origin>,
@@ -173,10 +175,10 @@ impl Spans {
             attributes.push(KeyValue::new(names::SERVER_ADDRESS, address.clone()));
             attributes.push(KeyValue::new(names::SERVER_PORT, i64::from(*port)));
         }
-        if let Some((function, region)) = &way.invoked {
-            attributes.push(KeyValue::new(names::INVOKED_NAME, metrics::function(function).to_owned()));
-            attributes.push(KeyValue::new(names::INVOKED_REGION, region.clone()));
-            attributes.push(KeyValue::new(names::CLOUD_REGION, region.clone()));
+        if let Some(Target { function, region, .. }) = &ended.invoked {
+            attributes.push(KeyValue::new(names::INVOKED_NAME, function.name().to_owned()));
+            attributes.push(KeyValue::new(names::INVOKED_REGION, region.to_string()));
+            attributes.push(KeyValue::new(names::CLOUD_REGION, region.to_string()));
         }
         attributes.extend(ended.aws_request_id.as_ref().map(|id| KeyValue::new(names::REQUEST_ID, id.to_string())));
         let (mut events, mut resent, mut answered) = (Vec::new(), 0_i64, None);
@@ -353,10 +355,11 @@ mod tests {
             at: now,
             status,
             begun,
+            invoked: None,
             aws_request_id: None,
             refused: None,
         };
-        let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None, server: None };
+        let way = Way { steps: vec![(now, Step::Method("PUT"))], server: None };
         let (name, attributes, marked) = served(&ended, &way);
         let of = |names: &[&str]| {
             let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));

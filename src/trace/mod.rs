@@ -83,13 +83,6 @@ impl Trace {
             spans.noted.add(Instant::now(), step);
         }
     }
-
-    /// Notes which function is invoked, if spans are made of the call.
-    pub fn invokes(&self, function: &str, region: &str) {
-        if let Some(spans) = self.spans() {
-            spans.noted.invokes(function, region);
-        }
-    }
 }
 
 impl Spans {

@@ -2,13 +2,16 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::error::{Ran, Spent};
+use crate::{
+    error::{Ran, Spent},
+    policy::Target,
+};
 
 /// What a call and whoever writes its line share of it.
 #[derive(Clone, Debug)]
@@ -18,6 +21,7 @@ pub struct Reached(Arc<Marks>);
 #[derive(Debug)]
 struct Marks {
     began: Instant,
+    invoked: OnceLock<Target>,
     asked: AtomicU64,
     admitted: AtomicU64,
     authorized: AtomicU64,
@@ -30,7 +34,18 @@ impl Reached {
     pub fn new(began: Instant) -> Self {
         let (asked, admitted, authorized) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (event_bytes, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Marks { began, asked, admitted, authorized, event_bytes, sent }))
+        Self(Arc::new(Marks { began, invoked: OnceLock::new(), asked, admitted, authorized, event_bytes, sent }))
+    }
+
+    /// Which function it invokes, in the version that was chosen for it.
+    pub fn invokes(&self, target: Target) {
+        // A call has one.
+        let _ = self.0.invoked.set(target);
+    }
+
+    /// The function that it invokes, once that is known.
+    pub fn invoked(&self) -> Option<&Target> {
+        self.0.invoked.get()
     }
 
     /// Its event is made, and it asks for a place: its wait for that began at `at`.

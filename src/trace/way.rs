@@ -39,8 +39,6 @@ pub(super) struct Noted(Mutex<Way>);
 pub struct Way {
     /// What happened when.
     pub steps: Vec<(Instant, Step)>,
-    /// The function that is invoked, and its region.
-    pub invoked: Option<(String, String)>,
     /// The host and port that it is invoked at.
     pub server: Option<(String, u16)>,
 }
@@ -51,11 +49,6 @@ impl Noted {
         if way.steps.len() < MOST {
             way.steps.push((at, step));
         }
-    }
-
-    pub(super) fn invokes(&self, function: &str, region: &str) {
-        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        way.invoked = Some((function.to_owned(), region.to_owned()));
     }
 
     pub(super) fn goes_to(&self, host: &str, port: u16) {

@@ -17,7 +17,7 @@ use hyper_util::{
 use lambda_policy::{
     local::Lambda,
     pb::{
-        ExecutePolicyRequest, HttpRequest,
+        ExecutePolicyRequest, HttpRequest, LambdaPolicy,
         apigee::{MessageContext, external_callout_service_client::ExternalCalloutServiceClient},
         envoy::{
             config::core::v3::{HeaderMap, HeaderValue},
@@ -61,6 +61,7 @@ use crate::{
 
 const POLICIES: &str = "  echo: {function: echo}\n  slow: {function: slow, max_in_flight: 1, timeout: 20s}\n  \
                         greet: {function: greet, event: http-api}\n  \
+                        versions: {function: context, qualifier: live, qualifiers: ['3']}\n  \
                         queued: {function: echo, invocation: event}\n  \
                         guard: {function: authorize, authorizer: {identity: [header.x-user]}}\n";
 /// So long a gateway takes for a body.
@@ -80,7 +81,7 @@ impl Told {
         let lambda = lambda().await;
         let (collector, telemetry) = Collector::start("{ratio: 1}").await;
         let directory = Directory::new();
-        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "", POLICIES)));
+        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "inline_policies: allow", POLICIES)));
         let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", "info")]);
         let address = eventually("the service", async || process.address("grpc")).await;
         Self { lambda, process, collector, address, _directory: directory }
@@ -174,6 +175,48 @@ fn identified(id: &str, asked: ExecutePolicyRequest) -> Request<ExecutePolicyReq
     let mut asked = Request::new(asked);
     asked.metadata_mut().insert("x-request-id", id.parse().unwrap());
     asked
+}
+
+#[tokio::test]
+async fn a_line_says_which_function_was_invoked_in_which_version_and_where() {
+    let told = Told::start().await;
+    let caller = client(&told.address).await;
+    let chosen_of = |asked, qualifier: &str| ExecutePolicyRequest { qualifier: qualifier.to_owned(), ..asked };
+    let chosen = |policy: &str, qualifier: &str| chosen_of(request(policy, "{}"), qualifier);
+    let brought = |function: &str| ExecutePolicyRequest {
+        lambda: Some(LambdaPolicy {
+            function: function.to_owned(),
+            qualifier: "7".to_owned(),
+            region: "eu-west-1".to_owned(),
+            aws_access_key_id: Lambda::KEY_ID.to_owned(),
+            aws_secret_access_key: Lambda::SECRET.to_owned(),
+            ..LambdaPolicy::default()
+        }),
+        ..request("", "{}")
+    };
+    for (id, asked, outcome, expected) in [
+        ("the policy's", request("versions", "{}"), "ok", ["context", "live", "us-east-1"]),
+        ("the call's", chosen("versions", "3"), "ok", ["context", "3", "us-east-1"]),
+        ("none", request("echo", "{}"), "ok", ["echo", "", "us-east-1"]),
+        ("not allowed", chosen("versions", "4"), "error", ["context", "", "us-east-1"]),
+        ("brought", brought("context"), "ok", ["context", "7", "eu-west-1"]),
+        ("not brought", chosen_of(brought("context"), "4"), "error", ["context", "", "eu-west-1"]),
+        ("brought in vain", brought("missing"), "error", ["missing", "7", "eu-west-1"]),
+        ("unknown", request("nobody", "{}"), "error", ["", "", ""]),
+    ] {
+        let streamed = identified(&format!("{id}, streamed"), asked.clone());
+        if let Ok(answer) = caller.clone().execute_policy_stream(streamed).await {
+            let mut parts = answer.into_inner();
+            while parts.message().await.unwrap().is_some() {}
+        }
+        let _ = execute(&caller, identified(id, asked)).await;
+        for id in [id, &format!("{id}, streamed")] {
+            let line = told.line(id, |line| line["request_id"] == *id).await;
+            assert_eq!(line["outcome"], outcome, "{line}");
+            let said = ["function", "qualifier", "region"].map(|field| line[field].as_str().unwrap_or_default());
+            assert_eq!(said, expected, "{line}");
+        }
+    }
 }
 
 #[tokio::test]
