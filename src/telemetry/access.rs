@@ -13,7 +13,7 @@ use super::{
     spans::Ended,
 };
 use crate::{
-    error::{About, Error, Fault, Kind},
+    error::{About, Error, Fault, Kind, Ran},
     policy::{Caller, Name, Qualifier, Target, callers::Origin},
     trace::{Hex, Reached, Trace},
 };
@@ -73,6 +73,8 @@ pub struct Line {
     /// How far the call has come, for when its caller goes away.
     reached: Reached,
     receipt: Receipt,
+    /// What an authorizer's call comes to, `allowed` or `refused`.
+    verdict: Option<&'static str>,
     /// When the gateway began.
     began: Instant,
     /// When the call did.
@@ -111,6 +113,7 @@ impl Line {
             begun: false,
             reached: Reached::new(started),
             receipt: Receipt::None,
+            verdict: None,
             began: started,
             started,
             ended: false,
@@ -190,6 +193,38 @@ impl Line {
         self
     }
 
+    /// Says whether an authorizer lets the gateway's call pass.
+    #[must_use]
+    pub fn decided(mut self, allowed: bool) -> Self {
+        self.verdict = Some(if allowed { "allowed" } else { "refused" });
+        self
+    }
+
+    /// Writes the line of a call that is answered by a verdict of the function that holds from before: nothing ran.
+    pub fn held(self, allowed: bool) {
+        let mut line = self.decided(allowed);
+        let (at, total) = line.end(End::Ok, (None, None, None), Some(Ran::No.as_str()), None);
+        let trace_id = line.trace.id();
+        let [function, qualifier, region] = line.invoked(None);
+        tracing::info!(
+            rpc = line.rpc,
+            policy = line.policy(),
+            caller = line.caller(),
+            outcome = End::Ok.outcome(),
+            verdict = line.verdict,
+            held = true,
+            request_id = line.request_id(),
+            trace_id = trace_id.as_ref().map(Hex::as_str),
+            ran = Ran::No.as_str(),
+            function,
+            qualifier,
+            region,
+            receive_us = line.receive(at).map(micros),
+            total_us = micros(total),
+            "call"
+        );
+    }
+
     /// Writes the line of a call that the function answered.
     pub fn answered(mut self, answered: Answered<'_>) {
         let end = answered.error_kind.map_or(End::Ok, End::FunctionError);
@@ -206,6 +241,7 @@ impl Line {
             caller = self.caller(),
             outcome = end.outcome(),
             reason = end.reason(),
+            verdict = self.verdict,
             error = answered.error,
             error_type = error_type.as_deref(),
             request_id = self.request_id(),
@@ -319,6 +355,7 @@ impl Line {
                 at,
                 status: self.status,
                 begun: self.begun,
+                verdict: self.verdict,
                 invoked: self.reached.invoked().cloned(),
                 aws_request_id: aws_request_id.filter(|id| !id.is_empty()).map(Box::from),
                 refused: self.refused(end),

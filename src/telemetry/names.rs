@@ -190,7 +190,7 @@ macro_rules! metrics {
 metrics! {
     /// Calls.
     CALLS = "lambda_policy.calls", Kind::Counter, "{call}",
-        "Calls that have ended, whichever front they came through.", [POLICY, OUTCOME, REASON];
+        "Calls that have ended, whichever front they came through; also those that a held verdict answers.", [POLICY, OUTCOME, REASON];
     /// Calls in flight.
     CALLS_IN_FLIGHT = "lambda_policy.calls.in_flight", Kind::Gauge, "{call}",
         "Calls that are admitted and not answered yet.", [];

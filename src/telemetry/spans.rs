@@ -80,6 +80,8 @@ pub(super) struct Ended {
     pub status: Option<u16>,
     /// Whether its answer had begun before it ended.
     pub begun: bool,
+    /// What an authorizer decided.
+    pub verdict: Option<&'static str>,
     /// The function that it invoked, if it came to choose one.
     pub invoked: Option<Target>,
     pub aws_request_id: Option<Box<str>>,
@@ -137,6 +139,7 @@ impl Spans {
         attributes.push(KeyValue::new(names::OUTCOME, ended.end.outcome()));
         attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
         attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
+        attributes.extend(ended.verdict.map(|verdict| KeyValue::new(names::VERDICT, verdict)));
         attributes.extend(ended.refused.map(|origin| KeyValue::new(names::PEER, origin.to_string())));
         let mut events = Vec::new();
         if let Some(took) = ended.received {
@@ -355,6 +358,7 @@ mod tests {
             at: now,
             status,
             begun,
+            verdict: None,
             invoked: None,
             aws_request_id: None,
             refused: None,

@@ -232,6 +232,59 @@ async fn an_event_that_is_too_large_says_how_large_it_was() {
 }
 
 #[tokio::test]
+async fn a_verdict_that_holds_has_its_line_its_span_and_its_count_though_nothing_runs() {
+    let told = Told::start().await;
+    let mut authz = AuthorizationClient::new(channel(&told.address).await);
+    for (user, verdict) in [("ada", "allowed"), ("nobody", "refused")] {
+        for held in [false, true] {
+            let id = format!("{user}, {}", if held { "held" } else { "asked" });
+            let headers = [("x-user", user.to_owned()), ("authorization", format!("Bearer {user}"))];
+            let http = attribute_context::HttpRequest {
+                method: "GET".into(),
+                id: id.clone(),
+                headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+                ..Default::default()
+            };
+            let request = attribute_context::Request { http: Some(http), ..Default::default() };
+            let attributes = AttributeContext { request: Some(request), ..Default::default() };
+            let mut asked = Request::new(CheckRequest { attributes: Some(attributes) });
+            asked.metadata_mut().insert("x-lambda-policy", "guard".parse().unwrap());
+            let answer = authz.check(asked).await.unwrap().into_inner();
+            let passes = matches!(answer.http_response, Some(HttpResponse::OkResponse(_)));
+            assert_eq!(passes, verdict == "allowed", "{id}");
+
+            let lines = told.lines_of(&id).await;
+            let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+            let ran = if held { "no" } else { "yes" };
+            for (field, value) in [
+                ("rpc", "ext_authz"),
+                ("policy", "guard"),
+                ("outcome", "ok"),
+                ("verdict", verdict),
+                ("ran", ran),
+                ("function", "authorize"),
+                ("region", "us-east-1"),
+            ] {
+                assert_eq!(line[field], value, "{field}: {line}");
+            }
+            assert_eq!((line["held"] == true, line["lambda_us"].is_u64()), (held, !held), "{line}");
+            assert!(line["total_us"].is_u64(), "{line}");
+            let span = told.span(line).await;
+            assert_eq!(attribute(&span.attributes, "lambda_policy.verdict"), verdict);
+            assert_eq!(attribute(&span.attributes, "lambda_policy.ran"), ran);
+            let below = told.collector.spans().iter().filter(|other| other.parent_span_id == span.span_id).count();
+            assert_eq!(below, usize::from(!held), "{id}: only what is invoked has a span of that");
+        }
+    }
+    assert_eq!(told.lambda.runs("authorize"), 2);
+    let metrics = told.metrics().await;
+    assert!(metrics.contains("lambda_policy_calls_total{outcome=\"ok\",policy=\"guard\"} 4.0\n"), "{metrics}");
+    let is = |line: &&str| line.starts_with("rpc_client_call_duration_seconds_count{") && line.contains("\"guard\"");
+    let invoked = metrics.lines().find(is).unwrap();
+    assert!(invoked.ends_with(" 2"), "{invoked}");
+}
+
+#[tokio::test]
 async fn the_gateways_id_is_that_of_the_rpc_where_the_call_has_none() {
     let told = Told::start().await;
     let with = |id: &str, own: Option<&str>| {
