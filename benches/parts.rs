@@ -91,7 +91,7 @@ fn way_to_lambda(c: &mut Criterion) {
 
 fn telemetry(c: &mut Criterion) {
     let policies = policies();
-    let metrics = Metrics::new(None).unwrap();
+    let metrics = Metrics::new(true, None, 0).unwrap();
     metrics.set_policies(policies.named.keys().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
     let answered = Answered {
         status: 200,

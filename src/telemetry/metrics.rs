@@ -93,20 +93,13 @@ pub struct Readings<'a> {
 }
 
 impl Metrics {
-    /// Metrics that are scraped, and pushed where `push` says. Pushing needs a runtime that lives as long as they do.
+    /// Metrics that are scraped, and pushed where `push` says, which needs a runtime that lives as long as they do. If they are
+    /// not `counted`, there are none: an instrument that nobody reads does nothing, and spans are pushed all the same. The
+    /// more `policies` there are, the more series a metric may have.
     ///
     /// # Errors
     /// If the endpoint to push to is none.
-    pub fn new(push: Option<&Otlp>) -> Result<Arc<Self>, String> {
-        Self::with(true, push, 0)
-    }
-
-    /// The same, or none at all: an instrument that nobody reads does nothing. Spans are pushed either way. The more
-    /// `policies` there are, the more series a metric may have.
-    ///
-    /// # Errors
-    /// If the endpoint to push to is none.
-    pub fn with(counted: bool, push: Option<&Otlp>, policies: usize) -> Result<Arc<Self>, String> {
+    pub fn new(counted: bool, push: Option<&Otlp>, policies: usize) -> Result<Arc<Self>, String> {
         let by_policy = MOST_SERIES.max(EACH_POLICY * policies);
         let (registry, resource) = (Registry::new(), resource());
         let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
@@ -406,7 +399,7 @@ mod tests {
 
     /// Series of calls, and whether some are one, after a call of each of so many policies.
     fn series(expected: usize, policies: usize) -> (usize, bool) {
-        let metrics = Metrics::with(true, None, expected).unwrap();
+        let metrics = Metrics::new(true, None, expected).unwrap();
         let names: Vec<Name> = (0..policies).map(|number| Name::parse(&format!("policy-{number}")).unwrap()).collect();
         metrics.set_policies(names.iter().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
         for name in &names {

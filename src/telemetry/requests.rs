@@ -138,7 +138,7 @@ mod tests {
     const TOOK: Duration = Duration::from_millis(1);
 
     fn requests() -> Requests {
-        Requests::new(Metrics::new(None).unwrap(), false)
+        Requests::new(Metrics::new(true, None, 0).unwrap(), false)
     }
 
     impl Requests {
@@ -172,7 +172,7 @@ mod tests {
             (false, "get", "/a", Version::HTTP_11, "HTTPS, http", (None, "_OTHER", "https", "1.1")),
             (false, "PROPFIND", "/a", Version::HTTP_11, "wss", (None, "_OTHER", "http", "1.1")),
         ] {
-            let requests = Requests::new(Metrics::new(None).unwrap(), tls);
+            let requests = Requests::new(Metrics::new(true, None, 0).unwrap(), tls);
             let request = Request::builder().method(method).uri(path).version(version).header(&FORWARDED, forwarded);
             let Asked(at) = requests.asked(&request.body(()).unwrap());
             let kind = &requests.kinds[at];
