@@ -69,15 +69,6 @@ attributes! {
     REMEDY = "lambda_policy.remedy", "`lambda_policy.retried`", "What has changed: `connection`, `credentials` or `clock`.";
 }
 
-/// The documentation: a row for each.
-pub fn table() -> String {
-    let mut rows = String::from("| name | of | meaning |\n|---|---|---|\n");
-    for (name, of, text) in ALL {
-        rows.push_str(&format!("| `{name}` | {of} | {text} |\n"));
-    }
-    rows
-}
-
 /// What a front speaks.
 pub fn server(rpc: &str) -> Server {
     SERVERS.iter().find(|(known, _)| *known == rpc).map_or(Server::Grpc("_OTHER"), |(_, server)| *server)
@@ -88,16 +79,4 @@ pub fn rpc(path: &str) -> Option<&'static str> {
     let path = path.strip_prefix('/')?;
     let is = |server: &Server| matches!(server, Server::Grpc(method) | Server::Gateway(method) if *method == path);
     SERVERS.iter().find(|(_, server)| is(server)).map(|(rpc, _)| *rpc)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_documentation_is_this_table() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/METRICS.md");
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        assert!(text.contains(&table()), "deploy/METRICS.md should have this table:\n\n{}", table());
-    }
 }
