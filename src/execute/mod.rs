@@ -28,7 +28,7 @@ use crate::{
         Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier, Target,
         callers::{Identified, Presented},
     },
-    telemetry::{Metrics, access::Line},
+    telemetry::{self, Metrics, access::Line},
     trace::{self, Reached, Step, Trace},
 };
 
@@ -74,6 +74,15 @@ impl Engine {
     /// Begins the access line of a call; without a policy's name the call brought its own.
     pub fn line(&self, rpc: &'static str, policy: &str) -> Line {
         Line::start(&self.metrics, rpc, policy)
+    }
+
+    /// Begins the access line of a call that came by plain HTTP, within its trace.
+    pub fn line_of<B>(&self, rpc: &'static str, policy: &str, id: &str, request: &http::Request<B>) -> Line {
+        let (headers, extensions) = (request.headers(), request.extensions());
+        let headers = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let trace = self.trace(extensions.get().cloned(), headers);
+        trace.came(|| telemetry::came(request, extensions.get::<Peer>().is_some_and(|peer| peer.tls)));
+        self.line(rpc, policy).of(id).by(extensions.get().unwrap_or(&Caller::default())).within(trace)
     }
 
     /// The trace of a call: what its front was told by metadata or headers, else what the headers of the HTTP call say that

@@ -21,8 +21,7 @@ use crate::{
     execute::{self, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
-    telemetry::{access::Line, names::http as names},
-    trace::Step,
+    telemetry::names::http as names,
 };
 
 const RPC: &str = "ExecutePolicy (JSON)";
@@ -59,9 +58,7 @@ async fn not_allowed(State(engine): State<Arc<Engine>>, request: Request) -> Res
     let call = execute::named_in(request.uri().path());
     let name = Some(call.strip_suffix(EXECUTE).unwrap_or(&call)).filter(|name| !name.is_empty());
     let error = Error::field("method", "is not the call's: expected POST of `/v1/policies/{policy}:execute`");
-    line(&engine, &request, &Caller::of(request.extensions()), name.unwrap_or(execute::NO_POLICY), &id)
-        .told(NOT_ALLOWED)
-        .failed(&error);
+    engine.line_of(RPC, name.unwrap_or(execute::NO_POLICY), &id, &request).told(NOT_ALLOWED).failed(&error);
     respond(NOT_ALLOWED, problem(NOT_ALLOWED, error.kind().reason(), error.message(), &id, None).body.into())
 }
 
@@ -71,7 +68,7 @@ async fn execute(State(engine): State<Arc<Engine>>, request: Request) -> Respons
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let call = execute::named_in(request.uri().path()).into_owned();
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
-    let mut line = line(&engine, &request, &caller, if name == INLINE { "" } else { name }, &id).receiving();
+    let mut line = engine.line_of(RPC, if name == INLINE { "" } else { name }, &id, &request).receiving();
     let wire = match call.ends_with(EXECUTE) {
         true => match engine.known(&caller) {
             Ok(()) => read(name, request).await,
@@ -107,13 +104,6 @@ async fn execute(State(engine): State<Arc<Engine>>, request: Request) -> Respons
 fn id(request: &Request) -> String {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     id.map_or_else(execute::request_id, str::to_owned)
-}
-
-fn line(engine: &Engine, request: &Request, caller: &Caller, policy: &str, id: &str) -> Line {
-    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let trace = engine.trace(request.extensions().get().cloned(), headers);
-    trace.note(Step::Method(names::method(request.method().as_str())));
-    engine.line(RPC, policy).of(id).by(caller).within(trace)
 }
 
 fn failed(error: &Error, id: &str) -> Response<Body> {

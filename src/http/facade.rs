@@ -17,9 +17,9 @@ use crate::{
     execute::{self, Engine, Part, Peer, answer},
     policy::{Caller, Invocation},
     telemetry::{access::Line, names::http as names},
-    trace::Step,
 };
 
+const RPC: &str = "http";
 const POLICIES: &str = "/v1/policies/";
 
 /// The routes, for the port that gRPC is served on.
@@ -43,9 +43,7 @@ async fn astray(State(engine): State<Arc<Engine>>, request: Request) -> Response
     let named = Some(named.strip_suffix(":execute").unwrap_or(&named)).filter(|name| !name.is_empty());
     let expected = "is no call: expected `/v1/policies/{policy}/http/{path}` or `/v1/policies/{policy}:execute`";
     let error = Error::field("path", expected);
-    line(&engine, &request, &Caller::of(request.extensions()), named.unwrap_or(execute::NO_POLICY), &id)
-        .told(NOT_FOUND)
-        .failed(&error);
+    engine.line_of(RPC, named.unwrap_or(execute::NO_POLICY), &id, &request).told(NOT_FOUND).failed(&error);
     respond(event::Reply { status: NOT_FOUND, ..answer::problem(&error, &id) })
 }
 
@@ -53,7 +51,7 @@ async fn pass(State(engine): State<Arc<Engine>>, request: Request) -> Response<B
     let id = id(&request);
     let policy = execute::named_in(request.uri().path()).into_owned();
     let caller = Caller::of(request.extensions());
-    let mut line = line(&engine, &request, &caller, &policy, &id).receiving();
+    let mut line = engine.line_of(RPC, &policy, &id, &request).receiving();
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
     let read = match engine.known(&caller) {
         Ok(()) => call(request, &id).await,
@@ -80,13 +78,6 @@ async fn pass(State(engine): State<Arc<Engine>>, request: Request) -> Response<B
 
 fn id(request: &Request) -> String {
     text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned)
-}
-
-fn line(engine: &Engine, request: &Request, caller: &Caller, policy: &str, id: &str) -> Line {
-    let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let trace = engine.trace(request.extensions().get().cloned(), headers);
-    trace.note(Step::Method(names::method(request.method().as_str())));
-    engine.line("http", policy).of(id).by(caller).within(trace)
 }
 
 /// The answer as it comes. A body that breaks off ends in an error, which resets the stream in HTTP/2 and closes the

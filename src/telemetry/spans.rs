@@ -43,6 +43,8 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(5);
 /// A call that waited less for its place or for credentials did not wait.
 const WAITED: Duration = Duration::from_millis(1);
+/// The most characters of a method that nobody knows.
+const MOST_METHOD: usize = 32;
 
 /// Makes spans, and has them pushed.
 #[derive(Debug)]
@@ -195,7 +197,7 @@ impl Spans {
                     events.push(event(names::RETRIED, at, KeyValue::new(names::REMEDY, *remedy)));
                 }
                 Step::Answered(status) => answered = Some(*status),
-                Step::Admitted | Step::Authorized | Step::Done | Step::Method(_) => {}
+                Step::Admitted | Step::Authorized | Step::Done => {}
             }
         }
         attributes.extend(answered.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
@@ -278,19 +280,27 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
             (grpc(method, code), error.map(|status| status.to_string()))
         }
         Server::Http(route) => {
-            let method = way
-                .steps
-                .iter()
-                .find_map(|(_, step)| if let Step::Method(method) = step { Some(*method) } else { None });
             let status = match ended.end {
                 End::Error(reason) if !ended.begun => Some(told.unwrap_or(reason.http_status())),
                 End::Cancelled if !ended.begun => None,
                 _ => Some(ended.status.unwrap_or(200)),
             };
             let mut attributes = vec![KeyValue::new(names::HTTP_ROUTE, route)];
-            attributes.extend(method.map(|method| KeyValue::new(names::HTTP_METHOD, method)));
+            let mut method = None;
+            if let Some(came) = &way.came {
+                let told = metrics::http::method(came.method.as_str());
+                attributes.push(KeyValue::new(names::HTTP_METHOD, told));
+                if told == metrics::http::OTHER {
+                    let original: String = came.method.as_str().chars().take(MOST_METHOD).collect();
+                    attributes.push(KeyValue::new(names::METHOD_ORIGINAL, original));
+                } else {
+                    method = Some(told);
+                }
+                attributes.push(KeyValue::new(names::URL_SCHEME, came.scheme));
+                attributes.push(KeyValue::new(names::PROTOCOL_VERSION, came.version));
+            }
             attributes.extend(status.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
-            let name = Cow::Owned(format!("{} {route}", method.filter(|method| *method != "_OTHER").unwrap_or("HTTP")));
+            let name = Cow::Owned(format!("{} {route}", method.unwrap_or("HTTP")));
             let error = match (status, ended.end) {
                 (Some(status @ 500..), _) => Some(status.to_string()),
                 (_, End::Error(reason)) if ended.begun => Some(reason.reason().to_owned()),
@@ -341,11 +351,29 @@ impl Clock {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use http::Method;
+
     use super::*;
-    use crate::error::Kind as Reason;
+    use crate::{error::Kind as Reason, trace::Came};
 
     /// Name, code or status, and what is the server's error.
     fn told(rpc: &'static str, end: End, status: Option<u16>, begun: bool) -> (String, String, String) {
+        let (name, attributes, error) = span(rpc, end, status, begun, "PUT");
+        (name, of(&attributes, &[names::RPC_STATUS, names::HTTP_STATUS]), error)
+    }
+
+    fn of(attributes: &[KeyValue], names: &[&str]) -> String {
+        let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));
+        found.map(|attribute| attribute.value.to_string()).unwrap_or_default()
+    }
+
+    fn span(
+        rpc: &'static str,
+        end: End,
+        status: Option<u16>,
+        begun: bool,
+        method: &str,
+    ) -> (String, Vec<KeyValue>, String) {
         let now = Instant::now();
         let ended = Ended {
             rpc,
@@ -363,15 +391,11 @@ mod tests {
             aws_request_id: None,
             refused: None,
         };
-        let way = Way { steps: vec![(now, Step::Method("PUT"))], server: None };
-        let (name, attributes, marked) = served(&ended, &way);
-        let of = |names: &[&str]| {
-            let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));
-            found.map(|attribute| attribute.value.to_string()).unwrap_or_default()
-        };
-        let error = of(&[names::ERROR_TYPE]);
+        let came = Came { method: Method::from_bytes(method.as_bytes()).unwrap(), scheme: "https", version: "1.1" };
+        let (name, attributes, marked) = served(&ended, &Way { came: Some(came), ..Way::default() });
+        let error = of(&attributes, &[names::ERROR_TYPE]);
         assert_eq!(marked, if error.is_empty() { Status::Unset } else { Status::error("") });
-        (name.into_owned(), of(&[names::RPC_STATUS, names::HTTP_STATUS]), error)
+        (name.into_owned(), attributes, error)
     }
 
     #[test]
@@ -406,6 +430,19 @@ mod tests {
         ] {
             let (_, found, marked) = told(rpc, end, status, begun);
             assert_eq!((found.as_str(), marked.as_str()), (code, error), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_nobody_knows_is_told_as_it_was_sent_and_names_no_span() {
+        let long = "X".repeat(100);
+        for (sent, name, method, original) in
+            [("GET", "GET", "GET", ""), ("Get", "HTTP", "_OTHER", "Get"), (&long, "HTTP", "_OTHER", &long[..32])]
+        {
+            let (span, attributes, _) = span("http", End::Ok, None, false, sent);
+            assert_eq!(span, format!("{name} {}", metrics::http::FACADE));
+            assert_eq!(of(&attributes, &[names::HTTP_METHOD]), method);
+            assert_eq!(of(&attributes, &[names::METHOD_ORIGINAL]), original);
         }
     }
 

@@ -13,7 +13,7 @@ pub use self::{
     context::Context,
     hex::Hex,
     reached::Reached,
-    way::{Step, Way},
+    way::{Came, Step, Way},
 };
 use self::{hex::push, way::Noted};
 
@@ -81,6 +81,13 @@ impl Trace {
     pub fn note(&self, step: Step) {
         if let Some(spans) = self.spans() {
             spans.noted.add(Instant::now(), step);
+        }
+    }
+
+    /// Notes what the call came as, if spans are made of it.
+    pub fn came(&self, came: impl FnOnce() -> Came) {
+        if let Some(spans) = self.spans() {
+            spans.noted.came(came());
         }
     }
 }

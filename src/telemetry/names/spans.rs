@@ -42,6 +42,9 @@ attributes! {
     RPC_METHOD = "rpc.method", "both", "The method, `package.Service/Method`; `Lambda/Invoke` of the invocation.";
     RPC_STATUS = "rpc.response.status_code", "server", "gRPC's code of the answer.";
     HTTP_METHOD = "http.request.method", "server", "The method, of a call that came by plain HTTP.";
+    METHOD_ORIGINAL = "http.request.method_original", "server", "The method as it was sent, where the one above is `_OTHER`; its first 32 characters.";
+    URL_SCHEME = "url.scheme", "server", "How such a call's client came to the gateway, if `X-Forwarded-Proto` says so, else the gateway to the service: `http` or `https`.";
+    PROTOCOL_VERSION = "network.protocol.version", "server", "HTTP's version, of such a call.";
     HTTP_ROUTE = "http.route", "server", "The route of such a call.";
     HTTP_STATUS = "http.response.status_code", "both", "The answer's status, of such a call; of the invocation Lambda's.";
     ERROR_TYPE = "error.type", "both", "The code or status that is the service's own error; the reason for which Lambda gave no answer.";
