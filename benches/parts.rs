@@ -92,7 +92,8 @@ fn way_to_lambda(c: &mut Criterion) {
 fn telemetry(c: &mut Criterion) {
     let policies = policies();
     let metrics = Metrics::new(true, None, 0).unwrap();
-    metrics.set_policies(policies.named.keys().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+    let invoked = Invoked { function: "f".into(), region: "us-east-1".into(), server: Some(("127.0.0.1".into(), 80)) };
+    metrics.set_policies(policies.named.keys().map(|name| (name, invoked.clone())));
     let answered = Answered {
         status: 200,
         error_kind: None,

@@ -35,6 +35,7 @@ pub use self::{
     refresh::{Standing, Trouble},
     room::Taken,
     stream::{Part, Stream},
+    wire::server,
 };
 use crate::{
     error::{Error, Kind, Ran},

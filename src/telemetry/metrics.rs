@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// The policies in force: others have no figures of their own from now on.
-    pub fn set_policies<'a>(&self, policies: impl Iterator<Item = (&'a Name, Invoked<'a>)>) {
+    pub fn set_policies<'a>(&self, policies: impl Iterator<Item = (&'a Name, Invoked)>) {
         self.policies.set(&self.instruments, policies);
     }
 
@@ -401,7 +401,9 @@ mod tests {
     fn series(expected: usize, policies: usize) -> (usize, bool) {
         let metrics = Metrics::new(true, None, expected).unwrap();
         let names: Vec<Name> = (0..policies).map(|number| Name::parse(&format!("policy-{number}")).unwrap()).collect();
-        metrics.set_policies(names.iter().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+        metrics.set_policies(
+            names.iter().map(|name| (name, Invoked { function: "f".into(), region: "us-east-1".into(), server: None })),
+        );
         for name in &names {
             drop(Line::start(&metrics, "ExecutePolicy", name.as_str()));
         }

@@ -128,6 +128,10 @@ pub const INVOKED_NAME: Label = label("faas.invoked_name", Values::From("the nam
 pub const INVOKED_PROVIDER: Label = label("faas.invoked_provider", Values::Words(&["aws"]));
 /// Where it is.
 pub const INVOKED_REGION: Label = label("faas.invoked_region", Values::From("a configured policy's region"));
+/// Where its calls go. Callers choose the regions of inline policies, so that these have no such label.
+pub const SERVER_ADDRESS: Label = label("server.address", Values::From("the host of a configured policy's endpoint"));
+/// At which port.
+pub const SERVER_PORT: Label = label("server.port", Values::From("its port"));
 /// Which version.
 pub const QUALIFIER: Label =
     label("qualifier", Values::From("an alias or version that a configured policy may invoke; empty without one"));
@@ -231,7 +235,7 @@ metrics! {
     /// Lambda's share.
     CLIENT_DURATION = "rpc.client.call.duration", Kind::Histogram(CALL_SECONDS), "s",
         "How long Lambda's Invoke took for a call, its attempts together.",
-        [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION];
+        [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION, SERVER_ADDRESS, SERVER_PORT];
     /// RPCs served.
     SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(SERVER_SECONDS), "s",
         "How long an RPC took on the server, from its headers to its status.",
