@@ -291,7 +291,8 @@ impl Metrics {
         (self.generation.load(Ordering::Relaxed), self.reload_failures.load(Ordering::Relaxed))
     }
 
-    /// Remembers what became of calls since the last time: to be called every [`super::INTERVAL`].
+    /// Remembers what became of calls since the last time, and logs what has become of certificates: to be called every
+    /// [`super::INTERVAL`].
     pub fn sample(&self) {
         self.policies.each(|meters| {
             meters.tally.sample();
@@ -299,6 +300,7 @@ impl Metrics {
             meters.tell();
         });
         self.clock.sampled();
+        self.certificates.look();
     }
 
     /// Tells of each policy that was called, by its name.
