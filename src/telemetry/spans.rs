@@ -25,7 +25,7 @@ use super::{
     losses::Losses,
     meters::End,
     names::{
-        GRPC_CODES, GRPC_ERRORS,
+        self as metrics, GRPC_CODES, GRPC_ERRORS,
         spans::{self as names, Server},
     },
     otlp::{self, Otlp, Pushes},
