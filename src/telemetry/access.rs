@@ -244,7 +244,8 @@ impl Line {
         if let Some(Target { function, region, qualifier }) = self.reached.invoked() {
             return [Some(function.as_str()), qualifier.as_ref().map(Qualifier::as_str), Some(region.as_str())];
         }
-        let configured = self.meters.invoked.as_ref().map(|invoked| (invoked.function.as_str(), invoked.region.as_str()));
+        let configured =
+            self.meters.invoked.as_ref().map(|invoked| (invoked.function.as_str(), invoked.region.as_str()));
         let about = about.map(|about| (about.function.as_str(), about.region.as_str()));
         let (function, region) = configured.or(about.filter(|(function, _)| !function.is_empty())).unzip();
         [function, None, region]

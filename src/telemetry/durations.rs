@@ -5,7 +5,10 @@
 //! and the SDK's histogram is told before it is read: of the same count in each bucket, and of the same sum.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,45 +19,50 @@ use opentelemetry::metrics::BoundHistogram;
 pub(super) struct Durations {
     bounds: &'static [f64],
     kept: Box<[Kept]>,
-    histogram: BoundHistogram<f64>,
+    /// Whoever tells it has it alone: of two, one could take the counts and the other one the sums.
+    histogram: Mutex<BoundHistogram<f64>>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     count: AtomicU64,
-    nanos: AtomicU64,
+    /// Less than 0 if more was told than there was yet.
+    nanos: AtomicI64,
 }
 
 impl Durations {
     /// For a histogram with these bounds.
     pub(super) fn new(bounds: &'static [f64], histogram: BoundHistogram<f64>) -> Self {
-        Self { bounds, kept: (0..=bounds.len()).map(|_| Kept::default()).collect(), histogram }
+        Self { bounds, kept: (0..=bounds.len()).map(|_| Kept::default()).collect(), histogram: Mutex::new(histogram) }
     }
 
     pub(super) fn keep(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         if let Some(kept) = self.kept.get(self.bounds.partition_point(|bound| *bound < seconds)) {
-            kept.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            kept.nanos.fetch_add(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX), Ordering::Relaxed);
             kept.count.fetch_add(1, Ordering::Release);
         }
     }
 
     /// Tells the SDK's histogram, of each as long as those of its bucket on average.
     pub(super) fn tell(&self) {
+        let histogram = self.histogram.lock().unwrap_or_else(PoisonError::into_inner);
         for (bucket, kept) in self.kept.iter().enumerate() {
             // Most are empty, and to swap those too would write to all the memory of policies that nobody calls.
-            let count = if kept.count.load(Ordering::Relaxed) == 0 { 0 } else { kept.count.swap(0, Ordering::Acquire) };
-            if count == 0 {
+            if kept.count.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            let mean = kept.nanos.swap(0, Ordering::Relaxed) as f64 / 1e9 / count as f64;
-            // What is kept at this moment may be in the sum already and in the count the next time.
+            let count = kept.count.swap(0, Ordering::Acquire) as f64;
+            let nanos = kept.nanos.swap(0, Ordering::Relaxed);
             let above =
                 bucket.checked_sub(1).and_then(|below| self.bounds.get(below)).map_or(0.0, |bound| bound.next_up());
             let most = self.bounds.get(bucket).copied().unwrap_or(f64::MAX);
-            for _ in 0..count {
-                self.histogram.record(mean.clamp(above, most));
+            let each = (nanos as f64 / 1e9 / count).clamp(above, most);
+            for _ in 0..count as u64 {
+                histogram.record(each);
             }
+            // What is kept at this moment may be in the sum already, and in the count the next time.
+            kept.nanos.fetch_add(nanos - (each * count * 1e9).round() as i64, Ordering::Relaxed);
         }
     }
 }
@@ -62,6 +70,8 @@ impl Durations {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::thread;
+
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry_sdk::metrics::SdkMeterProvider;
     use prometheus::Registry;
@@ -109,5 +119,33 @@ mod tests {
             prop_assert_eq!(kept.0, at_once.0);
             prop_assert!((kept.1 - at_once.1).abs() < 1e-6, "{} {}", kept.1, at_once.1);
         }
+    }
+
+    #[test]
+    fn what_is_kept_while_it_is_told_is_told_once() {
+        const EACH: u64 = 20_000;
+        let (counts, sum) = scraped(|histogram| {
+            let durations = Durations::new(BOUNDS, histogram.clone());
+            let keeping = AtomicU64::new(4);
+            thread::scope(|threads| {
+                for _ in 0..4 {
+                    threads.spawn(|| {
+                        (0..EACH).for_each(|number| durations.keep(Duration::from_nanos(1 + number * 49)));
+                        keeping.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                for _ in 0..2 {
+                    threads.spawn(|| {
+                        while keeping.load(Ordering::Relaxed) > 0 {
+                            durations.tell();
+                        }
+                    });
+                }
+            });
+            durations.tell();
+        });
+        assert_eq!(counts, [4 * EACH; 4]);
+        let all = 4.0 * (0..EACH).map(|number| (1 + number * 49) as f64 / 1e9).sum::<f64>();
+        assert!((sum - all).abs() < 1e-6, "{sum} {all}");
     }
 }

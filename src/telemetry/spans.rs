@@ -349,6 +349,30 @@ impl Clock {
 }
 
 #[cfg(test)]
+impl Ended {
+    /// A call that went well just now.
+    pub(super) fn well() -> Self {
+        let now = Instant::now();
+        Self {
+            rpc: "ExecutePolicy",
+            policy: "a".into(),
+            end: End::Ok,
+            ran: None,
+            started: now,
+            received: None,
+            queue: None,
+            at: now,
+            status: None,
+            begun: false,
+            verdict: None,
+            invoked: None,
+            aws_request_id: None,
+            refused: None,
+        }
+    }
+}
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use http::Method;
@@ -374,23 +398,7 @@ mod tests {
         begun: bool,
         method: &str,
     ) -> (String, Vec<KeyValue>, String) {
-        let now = Instant::now();
-        let ended = Ended {
-            rpc,
-            policy: "a".into(),
-            end,
-            ran: None,
-            started: now,
-            received: None,
-            queue: None,
-            at: now,
-            status,
-            begun,
-            verdict: None,
-            invoked: None,
-            aws_request_id: None,
-            refused: None,
-        };
+        let ended = Ended { rpc, end, status, begun, ..Ended::well() };
         let came = Came { method: Method::from_bytes(method.as_bytes()).unwrap(), scheme: "https", version: "1.1" };
         let (name, attributes, marked) = served(&ended, &Way { came: Some(came), ..Way::default() });
         let error = of(&attributes, &[names::ERROR_TYPE]);

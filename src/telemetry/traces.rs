@@ -17,7 +17,7 @@ use super::{
     otlp::{Otlp, Pushes},
     spans::{Ended, Lost, Spans},
 };
-use crate::trace::{Trace, Way};
+use crate::trace::{Step, Trace, Way};
 
 /// So many calls wait for their spans; of more there are none.
 const MOST: usize = 1_024;
@@ -76,8 +76,10 @@ impl Traces {
     /// Has the spans made of a call that has ended and was chosen.
     pub(super) fn end(&self, trace: &Trace, ended: Ended) {
         let Some(spans) = trace.spans() else { return };
-        if !self.chosen.add((trace.clone(), spans.take(), ended)) {
-            self.lost().full.add(2);
+        let way = spans.take();
+        let spans = spans_of(&way);
+        if !self.chosen.add((trace.clone(), way, ended)) {
+            self.lost().full.add(spans);
         }
     }
 
@@ -98,10 +100,10 @@ impl Drop for Traces {
 }
 
 impl Chosen {
-    /// Whether there was room for it.
+    /// Whether there was room for it, and somebody is there to take it.
     fn add(&self, call: (Trace, Way, Ended)) -> bool {
         let mut state = self.state();
-        let room = state.calls.len() < MOST;
+        let room = !state.ends && state.calls.len() < MOST;
         if room {
             state.calls.push(call);
             if state.calls.len() == MANY {
@@ -127,5 +129,42 @@ impl Chosen {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many spans there are of a call: one of it, and one of its invocation if it came to that.
+fn spans_of(way: &Way) -> u64 {
+    1 + u64::from(way.at(Step::Authorized).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn call() -> (Trace, Way, Ended) {
+        (Trace::default(), Way::default(), Ended::well())
+    }
+
+    #[test]
+    fn what_finds_no_room_or_nobody_to_take_it_is_told_apart() {
+        let (chosen, mut calls) = (Chosen::default(), Vec::new());
+        assert!((0..MOST).all(|_| chosen.add(call())));
+        assert!(!chosen.add(call()), "full");
+        assert!(chosen.next(&mut calls), "there may be more");
+        assert_eq!(calls.drain(..).count(), MOST);
+        assert!(chosen.add(call()));
+        chosen.end();
+        assert!(!chosen.add(call()), "nobody will come for it");
+        assert!(!chosen.next(&mut calls), "these are the last");
+        assert_eq!(calls.len(), 1);
+    }
+
+    #[test]
+    fn a_call_that_never_came_to_its_invocation_has_one_span() {
+        let way = |step| Way { steps: vec![(Instant::now(), step)], ..Way::default() };
+        assert_eq!(spans_of(&way(Step::Admitted)), 1);
+        assert_eq!(spans_of(&way(Step::Authorized)), 2);
     }
 }
