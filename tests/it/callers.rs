@@ -203,10 +203,7 @@ async fn of_a_refused_call_the_line_says_where_it_came_from_and_what_it_presente
         let answered = execute(&client, by(request(policy, "{}"), COMMON, value)).await;
         assert_eq!(answered.err().map_or(String::new(), |failed| failed.reason), reason);
         let line = eventually(told, async || {
-            let said = process.said();
-            let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let mut calls = lines.filter(|line| line["message"] == "call");
-            calls.find(|line| {
+            process.lines("call").into_iter().find(|line| {
                 line["reason"].as_str().unwrap_or_default() == reason
                     && line["error"].as_str().unwrap_or_default().contains(told)
             })

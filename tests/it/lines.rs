@@ -79,7 +79,8 @@ impl Told {
         let lambda = lambda().await;
         let (collector, telemetry) = Collector::start("{ratio: 1}").await;
         let directory = Directory::new();
-        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "", POLICIES)));
+        // With one worker the lines come in the order of their calls.
+        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1", POLICIES)));
         let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", "info")]);
         let address = eventually("the service", async || process.address("grpc")).await;
         Self { lambda, process, collector, address, _directory: directory }
@@ -107,9 +108,14 @@ impl Told {
     }
 
     fn lines(&self) -> Vec<Value> {
-        let said = self.process.said();
-        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["message"] == "call").collect()
+        self.process.lines("call")
+    }
+
+    /// The last errors that `/status` has.
+    async fn last_errors(&self) -> Vec<Value> {
+        let (_, _, status) = admin(&self.process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["calls"]["last_errors"].as_array().unwrap().clone()
     }
 
     /// The server's span of the line's call.
