@@ -14,7 +14,7 @@ use axum::{
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
-use super::{MAX_MESSAGE, deadline::Deadline, decode, encode};
+use super::{MAX_MESSAGE, deadline::Deadline, decode, encode, no_call};
 use crate::{
     error::{Error, Kind, unread},
     event::problem,
@@ -46,9 +46,13 @@ pub fn routes(engine: Arc<Engine>) -> Router {
 }
 
 async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
-    match encode::policies(&engine.policies(), &Caller::of(request.extensions())) {
+    let caller = Caller::of(request.extensions());
+    match encode::policies(&engine.policies(), &caller) {
         Ok(listed) => respond(200, write(&listed, "lambdapolicy.v1.ListPoliciesResponse")),
-        Err(error) => failed(&error, &id(&request)),
+        Err(error) => {
+            no_call::refused("ListPolicies (JSON)", &caller, &error);
+            failed(&error, &id(&request))
+        }
     }
 }
 
