@@ -1,25 +1,25 @@
 //! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
 
 pub mod answer;
+mod arrival;
 mod authorize;
 mod call;
 mod observe;
 mod settle;
 mod stream;
-mod unreceived;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub use self::arrival::{Arrival, id_of};
 pub use self::authorize::{Asking, Decision};
 pub use self::call::{
-    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, named_in,
-    request_id,
+    Choice, EXECUTE, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing,
+    meant_by, named_in, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
-pub use self::unreceived::{broken_off, unreceived};
 use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
     error::{Error, Kind, Spent},

@@ -477,6 +477,7 @@ async fn a_request_that_its_caller_breaks_off_is_a_cancelled_call() {
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let line = told.line("chunks", |line| line["request_id"] == "chunks").await;
     assert_eq!((&line["outcome"], &line["reason"]), (&"error".into(), &"INVALID_REQUEST".into()), "{line}");
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("size")), "what is wrong with them: {line}");
 }
 
 #[tokio::test]
