@@ -68,6 +68,8 @@ impl Engine {
             Ok(whole) => Ok((line, whole.to_bytes())),
             Err(why) => {
                 let error = unreceived(&*why, too_large);
+                // Who goes away does that to the policy's calls, whenever it is.
+                let line = if error.is_broken_off() { line } else { self.unread(line) };
                 line.failed(&error);
                 Err(error)
             }

@@ -76,6 +76,11 @@ impl Engine {
         Line::start(&self.metrics, rpc, policy)
     }
 
+    /// The line of a call that nobody has read: whether its caller may call the policy that it names is not known.
+    pub fn unread(&self, line: Line) -> Line {
+        line.unread(&self.metrics)
+    }
+
     /// The trace of a call: what its front was told by metadata or headers, else what the headers of the HTTP call say that
     /// the gateway passes on, else one that begins here, if the call is chosen for one.
     pub fn trace<'a>(&self, told: Option<trace::Context>, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Trace {

@@ -138,8 +138,8 @@ impl Asked {
             |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
         let policy = text(&self.policy).filter(|name| !name.is_empty());
         let trace = self.engine.trace(self.told.take(), std::iter::empty());
-        let line =
-            self.engine.line(rpc, policy.as_deref().unwrap_or(NO_POLICY)).of(&text(&self.id).unwrap_or_default());
+        let line = self.engine.unread(self.engine.line(rpc, policy.as_deref().unwrap_or(NO_POLICY)));
+        let line = line.of(&text(&self.id).unwrap_or_default());
         line.by(&self.caller).within(trace).since(self.began).by_status().failed(error);
     }
 }
@@ -169,8 +169,8 @@ pub(super) fn why(refused: &Status) -> Option<Why<'_>> {
     }
     Some(match refused.code() {
         Code::OutOfRange => {
-            let error = Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes");
-            Why::NoMessage(error.with_detail(refused.message()))
+            // tonic tells how large, by which each would be another one of the last errors.
+            Why::NoMessage(Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes"))
         }
         Code::Internal => {
             Why::NoMessage(Error::field("request", "is not a message of the contract").with_detail(refused.message()))

@@ -10,6 +10,7 @@ use std::{
 use super::{
     meters::{End, Failure, Meters, Times},
     metrics::Metrics,
+    names::UNKNOWN_POLICY,
     spans::Ended,
 };
 use crate::{
@@ -58,8 +59,10 @@ pub struct Answered<'a> {
 pub struct Line {
     meters: Arc<Meters>,
     rpc: &'static str,
-    /// What the caller wrote, where that is no policy's name.
+    /// What the caller wrote, where the figures are not that policy's.
     policy: Option<String>,
+    /// Whether that is a policy's name all the same.
+    unread: bool,
     request_id: String,
     /// Who made it, by its name in the configuration.
     caller: Option<Name>,
@@ -103,6 +106,7 @@ impl Line {
             meters,
             rpc,
             policy,
+            unread: false,
             request_id: String::new(),
             caller: None,
             origin: None,
@@ -115,6 +119,16 @@ impl Line {
             started,
             ended: false,
         }
+    }
+
+    /// Says that nobody has read the call. Who may not call a policy must not change its figures by naming it, nor does its
+    /// function answer for how slowly somebody sends: the line has the name, and the figures are those of none.
+    #[must_use]
+    pub fn unread(mut self, metrics: &Metrics) -> Self {
+        let named = std::mem::replace(&mut self.meters, metrics.of(UNKNOWN_POLICY));
+        self.unread = self.policy.is_none();
+        self.policy.get_or_insert_with(|| named.name.to_string());
+        self
     }
 
     /// Says who makes the call, if that is known.
@@ -273,7 +287,7 @@ impl Line {
             Fault::Caller => failed!(info),
             Fault::Policy | Fault::Aws | Fault::Service => failed!(warn),
         }
-        let wanted = self.policy.as_ref().filter(|_| error.kind() == Kind::PolicyNotFound);
+        let wanted = self.policy.as_ref().filter(|_| self.unread || error.kind() == Kind::PolicyNotFound);
         let wanted = wanted.map(|name| format!("the call names `{name}`"));
         let wanted = wanted.or_else(|| refused.map(|origin| format!("the call comes from {origin}")));
         let detail = error.detail().or(wanted.as_deref());

@@ -390,6 +390,7 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
         assert!(*reason != "TIMEOUT" || micros(line, "receive_us") > 250_000, "{line}");
         let span = told.span(line).await;
         assert_eq!(attribute(&span.attributes, "lambda_policy.reason"), *reason);
+        assert_eq!(attribute(&span.attributes, "lambda_policy.policy"), "_unknown");
         let code = match *reason {
             // ext_proc is answered in its own words once its stream has begun.
             _ if *rpc == "ext_proc" && !id.ends_with("compressed") => "OK",
@@ -399,24 +400,77 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
         assert_eq!(attribute(&span.attributes, "rpc.response.status_code"), code, "{id}");
     }
     let metrics = told.metrics().await;
-    for (policy, reason, count) in [
-        ("_unknown", "INVALID_REQUEST", 8),
-        ("_unknown", "PAYLOAD_TOO_LARGE", 4),
-        ("_unknown", "TIMEOUT", 8),
-        ("greet", "INVALID_REQUEST", 4),
-        ("greet", "PAYLOAD_TOO_LARGE", 2),
-        ("greet", "TIMEOUT", 4),
-    ] {
-        let counted = format!(
-            "lambda_policy_calls_total{{outcome=\"error\",policy=\"{policy}\",reason=\"{reason}\"}} {count}.0\n"
-        );
+    for (reason, count) in [("INVALID_REQUEST", 12), ("PAYLOAD_TOO_LARGE", 6), ("TIMEOUT", 12)] {
+        let counted = unknown(reason, count);
         assert!(metrics.contains(&counted), "{counted}{metrics}");
     }
-    let (_, _, status) = admin(&told.process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
-    let status: Value = serde_json::from_str(&status).unwrap();
-    let last = status["calls"]["last_errors"].as_array().unwrap();
-    let shown = |id: &str| last.iter().any(|last| last["request_id"] == id);
-    assert!(shown("ProcessMessage-slow") && shown("ext_proc-slow"), "{last:?}");
+    assert_eq!(own_reasons(&metrics), None, "who names a policy changes none of its figures");
+    let last = told.last_errors().await;
+    let detail = |id: &str| &last.iter().find(|last| last["request_id"] == id).unwrap()["detail"];
+    assert_eq!(detail("ProcessMessage-slow"), &Value::Null, "{last:?}");
+    assert_eq!(detail("ext_proc-slow"), "the call names `greet`", "{last:?}");
+    assert_eq!(detail("ext_proc-large"), "the call names `greet`", "and not how large it is: {last:?}");
+
+    let path = "lambdapolicy.v1.PolicyService/ListPolicies";
+    let asked =
+        http::Request::post(format!("http://{}/{path}", told.address)).header("content-type", "application/grpc");
+    h2.request(asked.body(sent(NONE, true)).unwrap()).await.unwrap();
+    let line = eventually("the list", async || told.process.lines("a request that is no call was refused").pop()).await;
+    for (field, value) in
+        [("method", "ListPolicies"), ("reason", "INVALID_REQUEST"), ("peer", "127.0.0.1"), ("level", "INFO")]
+    {
+        assert_eq!(line[field], value, "{line}");
+    }
+}
+
+/// The series of calls whose policy is not known.
+fn unknown(reason: &str, count: usize) -> String {
+    format!("lambda_policy_calls_total{{outcome=\"error\",policy=\"_unknown\",reason=\"{reason}\"}} {count}.0\n")
+}
+
+/// A reason why a call of a policy has failed.
+fn own_reasons(metrics: &str) -> Option<&str> {
+    let of_calls = |line: &&str| line.starts_with("lambda_policy_calls_total{") && line.contains("reason=");
+    metrics.lines().filter(of_calls).find(|line| !line.contains("policy=\"_unknown\""))
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_received_is_none_of_its_policys_figures() {
+    let told = Told::start().await;
+    let h2 = h2();
+    for (path, rpc, policy) in [
+        ("greet/http/", "http", "greet"),
+        ("echo:execute", "ExecutePolicy (JSON)", "echo"),
+        ("-:execute", "ExecutePolicy (JSON)", "inline"),
+    ] {
+        for (what, bytes, ends, reason, status) in [
+            ("slow", Bytes::from_static(b"{"), false, "TIMEOUT", 504),
+            ("large", vec![b' '; 12 << 20].into(), true, "PAYLOAD_TOO_LARGE", 413),
+        ] {
+            let id = format!("{path}-{what}");
+            let asked = http::Request::post(format!("http://{}/v1/policies/{path}", told.address))
+                .header("x-request-id", &id)
+                .header("grpc-timeout", if what == "slow" { "300m" } else { "20S" });
+            let answer = h2.request(asked.body(sent(bytes, ends)).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), status, "{id}");
+            let lines = told.lines_of(&id).await;
+            let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+            for (field, value) in
+                [("rpc", rpc), ("policy", policy), ("outcome", "error"), ("reason", reason), ("ran", "no")]
+            {
+                assert_eq!(line[field], value, "{line}");
+            }
+        }
+    }
+    let metrics = told.metrics().await;
+    for reason in ["TIMEOUT", "PAYLOAD_TOO_LARGE"] {
+        assert!(metrics.contains(&unknown(reason, 3)), "{metrics}");
+    }
+    assert_eq!(own_reasons(&metrics), None);
+    let last = told.last_errors().await;
+    for policy in ["greet", "echo", "inline"] {
+        assert!(last.iter().any(|last| last["detail"] == format!("the call names `{policy}`")), "{policy}: {last:?}");
+    }
 }
 
 #[tokio::test]

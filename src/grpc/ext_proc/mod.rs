@@ -254,7 +254,8 @@ impl Session {
         let headers = talk.map_or(&[][..], |talk| talk.machine.headers());
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let trace = self.engine.trace(self.told.take(), headers);
-        let line = self.engine.line(RPC, policy.unwrap_or(execute::NO_POLICY)).of(self.request_id());
+        let line = self.engine.line(RPC, policy.unwrap_or(execute::NO_POLICY));
+        let line = if talk.is_some() { line } else { self.engine.unread(line) }.of(self.request_id());
         line.by(&self.caller).within(trace).since(self.began)
     }
 
