@@ -265,9 +265,9 @@ impl Session {
     }
 
     /// Finds the policy of the call that the first message begins, and what to do for it.
-    fn begin(&mut self, mut first: ProcessingRequest) {
-        let attributes = Attributes::read(&first);
-        let hints = hints(self.named.take(), &mut first, &attributes);
+    fn begin(&mut self, first: ProcessingRequest) {
+        let attributes = Attributes::read(&first, envoy::given(&self.metadata));
+        let hints = hints(self.named.take(), &first, &attributes);
         let (policy, plan) = match envoy::choose(&self.engine.policies(), &self.caller, &hints) {
             Ok(Some(policy)) => {
                 let plan = policy.callout.as_ref().map_or(Plan::Backend, |callout| Plan::Callout(callout.phase));
