@@ -71,7 +71,7 @@ pub struct Line {
     trace: Trace,
     /// What the caller was told, if that is a status of HTTP.
     status: Option<u16>,
-    /// Whether an answer that comes in pieces has begun.
+    /// Whether an answer that comes in pieces has begun, or a gateway is told by gRPC's status: nothing else tells how it ended.
     begun: bool,
     /// How far the call has come, for when its caller goes away.
     reached: Reached,
@@ -247,6 +247,10 @@ impl Line {
 
     /// Writes the line of a call without an answer: as a warning unless only its caller can act on it.
     pub fn failed(mut self, error: &Error) {
+        self.fail(error);
+    }
+
+    fn fail(&mut self, error: &Error) {
         if error.is_broken_off() {
             // Dropped, it says so.
             return;
@@ -385,6 +389,11 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
+            let reached = self.reached.clone();
+            if let Some((status, error)) = reached.refused() {
+                self.status = Some(*status);
+                return self.fail(error);
+            }
             let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.map(|spent| spent.queue), credentials, lambda);

@@ -587,11 +587,29 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
         let mut gateway = Gateway::open(&told, policy, id, mode).await;
         messages.into_iter().for_each(|message| gateway.say(message));
         assert_eq!(gateway.status().await, status, "{id}");
-        // Without its headers a request has no id but a random one.
-        let line = told.line(id, |line| line["rpc"] == "ext_proc" && line["reason"] == reason).await;
-        assert_eq!(one(line["request_id"].as_str().unwrap()).await, ["ext_proc", policy, reason], "{id}");
+        // Without its headers a request has the stream's id.
+        assert_eq!(one(id).await, ["ext_proc", policy, reason], "{id}");
     }
-    assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 4, "and no others");
+    let mut gateway = Gateway::open(&told, "slow", "too soon", BodySendMode::None).await;
+    gateway.say(headers("too soon"));
+    eventually("the call in flight", async || (told.lambda.runs("slow") == 1).then_some(())).await;
+    gateway.say(body("{}"));
+    assert_eq!(gateway.status().await, 500);
+    let lines = told.lines_of("too soon").await;
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    for (field, value) in [
+        ("policy", "slow"),
+        ("function", "slow"),
+        ("outcome", "error"),
+        ("reason", "INVALID_REQUEST"),
+        ("ran", "maybe"),
+        ("error", "a message of the gateway is out of order"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert!(line["lambda_us"].is_u64() && line["event_bytes"].is_u64(), "{line}");
+    assert_eq!(attribute(&told.span(line).await.attributes, "error.type"), "500");
+    assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 5, "and no others");
 
     let mut authz = AuthorizationClient::new(channel(&told.address).await);
     for (id, policy, status, reason) in
