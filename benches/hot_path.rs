@@ -80,7 +80,7 @@ fn main() {
     );
     let config = Config::parse(&text, Path::new("hot_path")).unwrap();
     let limits = Limits { in_flight: 1024, bytes: 256 << 20 };
-    let engine = Engine::new(config.policies, limits, 1, Metrics::new(None).unwrap());
+    let engine = Engine::new(config.policies, limits, 1, Metrics::new(true, None, 0).unwrap());
     let payload = Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(192)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

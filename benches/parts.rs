@@ -14,7 +14,7 @@ use lambda_policy::{
         ExecutePolicyRequest, ExecutePolicyResponse, Timing, execute_policy_request::Input,
         execute_policy_response::Output,
     },
-    policy::Policies,
+    policy::{Deadline, Policies},
     telemetry::{
         Form, Invoked, Metrics, Rpcs,
         access::{Answered, Line},
@@ -68,7 +68,7 @@ fn way_to_lambda(c: &mut Criterion) {
     let policy = &policies.named["policy-50"];
     let lambda = Lambda::new(1, 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(3600);
+    let deadline = Deadline::new(Instant::now(), policy.timeout, None);
     c.bench_function("find its client, with credentials", |b| {
         b.iter(|| runtime.block_on(lambda.ready(black_box(&policy.access), deadline)).unwrap());
     });
@@ -91,8 +91,9 @@ fn way_to_lambda(c: &mut Criterion) {
 
 fn telemetry(c: &mut Criterion) {
     let policies = policies();
-    let metrics = Metrics::new(None).unwrap();
-    metrics.set_policies(policies.named.keys().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+    let metrics = Metrics::new(true, None, 0).unwrap();
+    let invoked = Invoked { function: "f".into(), region: "us-east-1".into(), server: Some(("127.0.0.1".into(), 80)) };
+    metrics.set_policies(policies.named.keys().map(|name| (name, invoked.clone())));
     let answered = Answered {
         status: 200,
         error_kind: None,

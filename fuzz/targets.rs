@@ -268,7 +268,7 @@ routes: [{host: '*.x', policy: envoy}, {path: '/r/*', policy: rest}, {policy: ap
 ";
         let config = Config::parse(text, Path::new("f")).unwrap_or_else(|faults| panic!("{faults}"));
         lambda::install_crypto();
-        let metrics = Metrics::new(None).expect("no exporter");
+        let metrics = Metrics::new(true, None, 0).expect("no exporter");
         let engine = Arc::new(Engine::new(config.policies, Limits { in_flight: 64, bytes: 64 << 20 }, 1, metrics));
         // What is a call gets SHUTTING_DOWN once its event is made.
         engine.close();

@@ -36,8 +36,8 @@ pub struct About {
 /// How far a call came until it failed: where its time went, and how large its event was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Waiting for admission.
-    pub queue: Duration,
+    /// Waiting for admission, once it asked for that.
+    pub queue: Option<Duration>,
     /// Waiting for credentials, once it was admitted.
     pub credentials: Option<Duration>,
     /// Invoking, once there were credentials.

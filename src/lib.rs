@@ -21,7 +21,7 @@
 //! 3 grpc http
 //! 2 execute
 //! 1 lambda admission telemetry
-//! 0 policy event trace error pb
+//! 0 trace policy event error pb
 //! ```
 //!
 //! `cli` is above `app` and `config`, which `app` knows. `local` is a leaf that only `cli` and tests know.

@@ -12,7 +12,6 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
 
 pub use self::{
     bodies::{Bodies, Held},
@@ -26,7 +25,7 @@ use self::{
 };
 use crate::{
     error::{Error, Kind},
-    policy::{Policies, Policy, Qualifier, Target},
+    policy::{Deadline, Policies, Policy, Qualifier, Target},
 };
 
 /// What every call passes.
@@ -103,7 +102,7 @@ impl Admission {
     }
 
     /// Lets a call begin: refuses it at once if its function's breaker is open, and gives it a place, for which it may
-    /// wait shortly. `whole` says that the deadline is the policy's own and not an earlier one of the caller.
+    /// wait shortly.
     ///
     /// # Errors
     /// [`Kind::ShuttingDown`] once the gate is closed; [`Kind::BreakerOpen`]; [`Kind::Overloaded`] if there is no place
@@ -113,13 +112,12 @@ impl Admission {
         policy: &Policy,
         qualifier: Option<&Qualifier>,
         bytes: usize,
-        deadline: Instant,
-        whole: bool,
+        deadline: Deadline,
     ) -> Result<Admitted, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Kind::ShuttingDown, "the service is stopping: call another replica"));
         }
-        let (places, trial) = self.lane(policy, qualifier, whole)?;
+        let (places, trial) = self.lane(policy, qualifier, deadline.is_whole())?;
         let overloaded = |error: Error| {
             places.note_refusal();
             error
@@ -129,7 +127,7 @@ impl Admission {
         if let Some(large) = &mut large {
             large.add(bytes).map_err(overloaded)?;
         }
-        let mut permit = places.enter(deadline).await.map_err(|full| overloaded(full.error()))?;
+        let mut permit = places.enter(deadline.at()).await.map_err(|full| overloaded(full.error()))?;
         if let Some(large) = large
             && !permit.hold(large, self.bodies.limit())
         {

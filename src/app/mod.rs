@@ -104,7 +104,7 @@ pub async fn run(
     let Config { server, policies, files, warnings, effective, metrics, otlp, admin: _ } = config;
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let count = policies.named.len();
-    let metrics = Metrics::with(metrics, otlp.as_ref(), count).map_err(Error::Otlp)?;
+    let metrics = Metrics::new(metrics, otlp.as_ref(), count).map_err(Error::Otlp)?;
     metrics.configured();
     metrics.add_runtime("main".to_owned(), &Handle::current());
     let engine = Arc::new(Engine::new(policies, limits(&server), server.workers, Arc::clone(&metrics)));

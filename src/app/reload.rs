@@ -163,7 +163,7 @@ mod tests {
         write("policies: {}");
         let config = Config::load(&file).unwrap();
         let (fixed, files) = (Fixed::of(&config), config.files);
-        let metrics = Metrics::new(None).unwrap();
+        let metrics = Metrics::new(true, None, 0).unwrap();
         let limits = Limits { in_flight: 1, bytes: 1 };
         let engine = Arc::new(Engine::new(config.policies, limits, 1, Arc::clone(&metrics)));
         let admin = Admin::new(Arc::clone(&engine), Readiness::default(), config.effective);

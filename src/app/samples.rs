@@ -31,7 +31,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_interval_ends_every_ten_seconds() {
-        let metrics = Metrics::new(None).unwrap();
+        let metrics = Metrics::new(true, None, 0).unwrap();
         let sampling = tokio::spawn(take(Arc::clone(&metrics)));
         sleep(INTERVAL / 2).await;
         for calls in [1, 3, 0, 2] {

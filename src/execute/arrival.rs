@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
-use super::{Engine, request_id};
+use super::{Engine, Peer, request_id};
 use crate::{
     error::Error,
     policy::Caller,
-    telemetry::{access::Line, names::http::method},
-    trace::Step,
+    telemetry::{self, access::Line},
 };
 
 /// A call whose head is here.
@@ -37,7 +36,8 @@ impl Engine {
         let (id, caller) = (id_of(request), Caller::of(request.extensions()));
         let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let trace = self.trace(request.extensions().get().cloned(), headers);
-        trace.note(Step::Method(method(request.method().as_str())));
+        let is_tls = request.extensions().get::<Peer>().is_some_and(|peer| peer.tls);
+        trace.came(|| telemetry::came(request, is_tls));
         let line = self.line(rpc, policy).of(&id).by(&caller).within(trace);
         Arrival { id, caller, line }
     }

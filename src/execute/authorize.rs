@@ -126,19 +126,22 @@ impl Engine {
         let refused = |denial| Ok(Decision::Refused(authorizer.refusal(denial, &call.request_id)));
         let front = Front { region: policy.target.region.as_str(), target_group_arn: None };
         let arn = authorizer.arn(&call, front);
-        let line = || self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller);
+        let line = self.line(rpc, policy.name.as_str()).of(&call.request_id).by(&caller).within(trace);
         let Some(identity) = authorizer.identify(&call) else {
             let reply = authorizer.refusal(Denial::Unauthenticated, &call.request_id);
             let missing =
                 Error::field("identity", "is missing: the call has not all that the policy's authorizer knows it by");
-            line().within(trace).told(reply.status).failed(&missing.with_about(policy.about()));
+            line.told(reply.status).failed(&missing.with_about(policy.about()));
             return Ok(Decision::Refused(reply));
         };
         let key = self.verdicts.key(&policy, authorizer, &identity);
         let verdict = match key.and_then(|key| self.verdicts.cache.get(&key)) {
-            Some(held) => held.verdict,
+            Some(held) => {
+                line.reached().invokes(policy.target.clone());
+                line.held(held.verdict.allows(&arn));
+                held.verdict
+            }
             None => {
-                let line = line().within(trace);
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
                 let reply = match self.execute(request.told_by(&line)).await {
@@ -148,18 +151,19 @@ impl Engine {
                         return Err(error);
                     }
                 };
-                line.answered(reply.answered());
-                match (&reply.error, &reply.output) {
-                    (Some(error), _) if error.message == UNAUTHORIZED => return refused(Denial::Unauthenticated),
-                    (None, Output::Payload(output)) => match authorizer.decode(output) {
-                        Ok(verdict) => Arc::new(verdict),
-                        Err(why) => {
-                            let id = reply.request_id.as_str();
-                            tracing::warn!(policy = %policy.name, %why, aws_request_id = id, "an authorizer has not answered");
-                            return refused(Denial::Broken);
-                        }
-                    },
-                    _ => return refused(Denial::Broken),
+                let verdict = match (&reply.error, &reply.output) {
+                    (Some(error), _) if error.message == UNAUTHORIZED => Err(Denial::Unauthenticated),
+                    (None, Output::Payload(output)) => authorizer.decode(output).map_err(|why| {
+                        let id = reply.request_id.as_str();
+                        tracing::warn!(policy = %policy.name, %why, aws_request_id = id, "an authorizer has not answered");
+                        Denial::Broken
+                    }),
+                    _ => Err(Denial::Broken),
+                };
+                line.decided(verdict.as_ref().is_ok_and(|verdict| verdict.allows(&arn))).answered(reply.answered());
+                match verdict {
+                    Ok(verdict) => Arc::new(verdict),
+                    Err(denial) => return refused(denial),
                 }
             }
         };

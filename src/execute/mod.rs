@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Kind, Spent},
     lambda::{Api, Invoke, Lambda, Ready},
     policy::{
-        Caller, InlineDefaults, Policies, Policy, Qualifier,
+        Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier, Target,
         callers::{Identified, Presented},
     },
     telemetry::{Metrics, access::Line},
@@ -185,15 +185,15 @@ impl Engine {
     ) -> Result<Prepared<'a>, Error> {
         let started = Instant::now();
         let reached = request.reached.clone().unwrap_or_else(|| Reached::new(started.into_std()));
-        let limit = started + policy.timeout.get();
-        let deadline = request.deadline.map_or(limit, |deadline| deadline.min(limit));
+        let deadline = Deadline::new(started, policy.timeout, request.deadline);
 
         let qualifier = match &request.qualifier {
             None => policy.target.qualifier.as_ref(),
             Some(chosen) => Some(allowed(policy, chosen)?),
         };
+        let (function, region) = (policy.target.function.clone(), policy.target.region.clone());
+        reached.invokes(Target { function, region, qualifier: qualifier.cloned() });
         let invocation = request.invocation(policy);
-        request.trace.invokes(policy.target.function.as_str(), policy.target.region.as_str());
         let (payload, form) = settle::encode(input, policy, &request.trace)?;
         let event_bytes = payload.len();
         let most = invocation.max_payload();
@@ -205,20 +205,21 @@ impl Engine {
                     payload.len(),
                     invocation.as_str()
                 ),
-            ));
+            )
+            .with_spent(Spent { event_bytes, ..Spent::default() }));
         }
 
         reached.asked(started.into_std(), event_bytes);
-        let whole = deadline == limit;
-        let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline, whole).await;
-        let Admitted { permit, trial } = admitted
-            .map_err(|error| error.with_spent(Spent { queue: started.elapsed(), event_bytes, ..Spent::default() }))?;
+        let admitted = self.admission.admit(policy, qualifier, event_bytes, deadline).await;
+        let Admitted { permit, trial } = admitted.map_err(|error| {
+            error.with_spent(Spent { queue: Some(started.elapsed()), event_bytes, ..Spent::default() })
+        })?;
         let admitted = permit.goes_on();
         reached.admitted(admitted.into_std());
         request.trace.note(Step::Admitted);
         let ready = self.lambda.ready(&policy.access, deadline).await.map_err(|error| {
             let credentials = Some(admitted.elapsed());
-            error.with_spent(Spent { queue: admitted - started, credentials, lambda: None, event_bytes })
+            error.with_spent(Spent { queue: Some(admitted - started), credentials, lambda: None, event_bytes })
         })?;
         let authorized = Instant::now();
         reached.authorized(authorized.into_std());
@@ -247,7 +248,7 @@ struct Prepared<'a> {
     ready: Ready,
     invoke: Invoke<'a>,
     form: settle::Form,
-    deadline: Instant,
+    deadline: Deadline,
     clock: Clock,
 }
 
@@ -275,7 +276,12 @@ impl Clock {
     /// The same for a call that fails now.
     fn spent(self) -> Spent {
         let Timing { queue, credentials, lambda, total: _ } = self.timing();
-        Spent { queue, credentials: Some(credentials), lambda: Some(lambda), event_bytes: self.event_bytes }
+        Spent {
+            queue: Some(queue),
+            credentials: Some(credentials),
+            lambda: Some(lambda),
+            event_bytes: self.event_bytes,
+        }
     }
 }
 

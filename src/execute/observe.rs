@@ -1,7 +1,7 @@
 //! What the metrics read from the engine whenever somebody looks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
 };
 
@@ -9,7 +9,7 @@ use super::Engine;
 use crate::{
     admission::{self, State},
     lambda::{
-        Lambda, Standing,
+        self, Lambda, Standing,
         figures::{Figures, Host},
     },
     policy::{Policies, Policy, Target, credentials::Base},
@@ -21,9 +21,15 @@ use crate::{
 
 /// Tells the metrics which policies there are.
 pub(super) fn set_policies(metrics: &Metrics, policies: &Policies) {
+    // To ask the SDK for each of 10,000 policies would take too long.
+    let mut servers = HashMap::new();
+    for access in policies.named.values().map(|policy| &policy.access) {
+        servers.entry((access.region(), access.endpoint())).or_insert_with(|| lambda::server(access));
+    }
     metrics.set_policies(policies.named.iter().map(|(name, policy)| {
-        let invoked = Invoked { function: policy.target.function.as_str(), region: policy.target.region.as_str() };
-        (name, invoked)
+        let (function, region) = (policy.target.function.as_str().to_owned(), policy.target.region.as_str().to_owned());
+        let server = servers.get(&(policy.access.region(), policy.access.endpoint())).cloned().flatten();
+        (name, Invoked { function, region, server })
     }));
 }
 

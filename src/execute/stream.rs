@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    time::{timeout, timeout_at},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Kind},
     event::{self, Head, Opening},
     lambda::{self, Answer, Api, Taken},
-    policy::{Invocation, Policy},
+    policy::{Deadline, Invocation, Policy},
     telemetry::access::{Answered, Line},
     trace::Step,
 };
@@ -91,7 +91,7 @@ impl Begun {
 struct Reading {
     policy: Arc<Policy>,
     stream: lambda::Stream,
-    deadline: Instant,
+    deadline: Deadline,
     clock: Clock,
     permit: Permit,
     /// How many bytes of the body have been.
@@ -157,7 +157,7 @@ impl Engine {
         let Form::Http { request_id, marks } = form else { return Ok(Begun::Coming(None, Bytes::new(), reading)) };
         let mut opening = Opening::new(reading.policy.event, reading.stream.content_type.take());
         let (fault, log) = loop {
-            let piece = timeout_at(deadline, reading.next()).await.unwrap_or_else(|_| Err(out_of_time()));
+            let piece = timeout_at(deadline.at(), reading.next()).await.unwrap_or_else(|_| Err(incomplete(deadline)));
             let piece = piece.map_err(|error| error.with_spent(clock.spent()))?;
             let chunk = match piece {
                 lambda::Part::Chunk(chunk) => chunk,
@@ -171,7 +171,8 @@ impl Engine {
                 // Nobody would read to its end what has no body.
                 Ok(Some((head, _))) => {
                     let answer = event::Reply::from_head(head.marked(marks), Bytes::new());
-                    let drained = timeout_at(deadline, reading.drain()).await.unwrap_or_else(|_| Err(out_of_time()));
+                    let drained =
+                        timeout_at(deadline.at(), reading.drain()).await.unwrap_or_else(|_| Err(incomplete(deadline)));
                     let (error, log) = drained.map_err(|error| error.with_spent(clock.spent()))?;
                     return Ok(Begun::whole(reading.reply(answer, error, log)));
                 }
@@ -229,7 +230,7 @@ impl Reading {
     async fn run(mut self: Box<Self>, first: Bytes, parts: mpsc::Sender<Result<Part, Error>>, line: Line) {
         let deadline = self.deadline;
         let ended = tokio::select! {
-            ended = timeout_at(deadline, self.forward(first, &parts)) => ended.unwrap_or_else(|_| Err(out_of_time())),
+            ended = timeout_at(deadline.at(), self.forward(first, &parts)) => ended.unwrap_or_else(|_| Err(incomplete(deadline))),
             // Dropped, the line tells that the caller went away, and the stream closes its connection.
             () = parts.closed() => return,
         };
@@ -319,8 +320,8 @@ fn piece(body: &mut Bytes) -> Bytes {
     body.split_to(body.len().min(PIECE))
 }
 
-fn out_of_time() -> Error {
-    Error::new(Kind::Timeout, "the time was up before the answer was complete: the function has run in part at least")
+fn incomplete(deadline: Deadline) -> Error {
+    deadline.passed("the answer was complete: the function has run in part at least")
 }
 
 fn silent() -> Error {

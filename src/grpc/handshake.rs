@@ -32,7 +32,7 @@ pub(super) async fn shake(tls: &Current, connections: &Connections, socket: Sock
         Ok(Err(failure)) => failure,
         Err(_) => Failure { error: io::ErrorKind::TimedOut.into(), greeted: false },
     };
-    let error = &failure.error;
+    let error = told(&failure.error);
     tracing::debug!(%error, "a handshake failed");
     if let Some(why) = refusal(&failure)
         && let Some(refused) = connections.refuse(why)
@@ -47,6 +47,14 @@ async fn accept(config: Arc<ServerConfig>, socket: Socket) -> Result<TlsStream<S
     let greeting = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
     let greeting = greeting.map_err(|error| Failure { error, greeted: false })?;
     greeting.into_stream(config).await.map_err(|error| Failure { error, greeted: true })
+}
+
+/// Why it failed, in as many words as fit a line: of a certificate it tells as much as the certificate has.
+fn told(error: &io::Error) -> String {
+    const MOST: usize = 300;
+    let mut told = error.to_string();
+    told.truncate(told.floor_char_boundary(MOST));
+    told
 }
 
 /// For what a connection counts as refused. Who goes away without a greeting, as probes of load balancers do, does not.
@@ -82,6 +90,12 @@ fn refusal(failure: &Failure) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_does_not_fill_the_log() {
+        assert_eq!(told(&io::Error::other("brief")), "brief");
+        assert_eq!(told(&io::Error::other("ü".repeat(100_000))).len(), 300);
+    }
 
     #[test]
     fn who_hangs_up_before_a_greeting_was_not_refused() {

@@ -51,23 +51,22 @@ pub fn follow(engine: &Engine) {
 }
 
 async fn fetch(client: Https, keys: Weak<Remote>) {
-    let mut failures = 0_u32;
     let mut fetches = VecDeque::with_capacity(MOST_FETCHES);
     loop {
         let Some(remote) = keys.upgrade() else { return };
         fetches.push_back(Instant::now());
         let fetched = timeout(TIMEOUT, get(&client, remote.url().as_str())).await;
-        match fetched.unwrap_or_else(|_| Err("no answer within five seconds".to_owned())) {
+        let failures = match fetched.unwrap_or_else(|_| Err("no answer within five seconds".to_owned())) {
             Ok(fetched) => {
-                failures = 0;
                 remote.put(fetched);
+                0
             }
             Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::warn!(url = ?remote.url(), error = error.as_str(), failures, "the keys of callers' tokens were not fetched");
-                remote.failed(error);
+                let failures = remote.failed(error.clone());
+                tracing::warn!(url = ?remote.url(), error, failures, "the keys of callers' tokens were not fetched");
+                failures
             }
-        }
+        };
         let rest = if failures > 0 {
             // Replicas do not come together.
             RETRY.0.saturating_mul(1 << failures.min(6)).min(RETRY.1).mul_f64(0.5 + fastrand::f64() / 2.0)

@@ -91,12 +91,11 @@ impl Refusal {
 /// The answer as the engine has it.
 pub(super) fn answer(response: Response<Bytes>) -> Answer {
     let (head, payload) = response.into_parts();
-    let owned = |name| text(&head.headers, name).unwrap_or_default().to_owned();
     Answer {
         status: head.status.as_u16(),
         fault: text(&head.headers, "x-amz-function-error").map(|reported| Fault::new(reported, &payload)),
-        version: owned("x-amz-executed-version"),
-        request_id: owned("x-amzn-requestid"),
+        version: version(&head.headers).to_owned(),
+        request_id: request_id(&head.headers).unwrap_or_default().to_owned(),
         log: text(&head.headers, "x-amz-log-result").map(decode_log).unwrap_or_default(),
         payload,
         room: None,
@@ -109,11 +108,28 @@ pub(super) fn decode_log(tail: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
+/// Lambda's id of the invocation.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    text(headers, "x-amzn-requestid").map(short)
+}
+
+/// The version of the function that ran.
+pub(super) fn version(headers: &HeaderMap) -> &str {
+    text(headers, "x-amz-executed-version").map(short).unwrap_or_default()
+}
+
+/// AWS's own are shorter; but they are told in each line and in the caller's trailers, and what answers in AWS's place may
+/// send anything.
+fn short(text: &str) -> &str {
+    text.get(..128).unwrap_or(text)
+}
+
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -122,5 +138,16 @@ mod tests {
         assert_eq!(decode_log("SGVsbG8="), "Hello");
         assert_eq!(decode_log(&BASE64_STANDARD.encode(b"\xa9 caf\xc3\xa9")), "\u{fffd} caf\u{e9}");
         assert_eq!(decode_log("not base64"), "");
+    }
+
+    #[test]
+    fn what_answers_in_awss_place_fills_no_line_and_no_trailer() {
+        let long = "x".repeat(10_000);
+        let response = Response::builder()
+            .header("x-amzn-requestid", &long)
+            .header("x-amz-executed-version", &long)
+            .body(Bytes::new());
+        let answer = answer(response.unwrap());
+        assert_eq!((answer.request_id.len(), answer.version.len()), (128, 128));
     }
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Ran},
+    policy::Deadline,
     trace::{Reached, Step},
 };
 
@@ -44,9 +45,9 @@ impl Ready {
     /// # Errors
     /// As the contract's table has them. At the deadline the connection is closed, and the error is
     /// [`Kind::Timeout`] if the request had been sent; else it says what the call waited for, and that nothing ran.
-    pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Answer, Error> {
+    pub async fn invoke(mut self, invoke: &Invoke<'_>, deadline: Deadline) -> Result<Answer, Error> {
         let mut progress = Progress::start(&invoke.reached);
-        let answered = timeout_at(deadline, async {
+        let answered = timeout_at(deadline.at(), async {
             let (head, body) = self.attempts(invoke, deadline, &mut progress).await?.into_parts();
             let room = self.client.room.take(&body.size_hint()).await;
             match read(body).await {
@@ -55,7 +56,7 @@ impl Ready {
             }
         })
         .await
-        .unwrap_or_else(|_| Err(progress.out_of_time()));
+        .unwrap_or_else(|_| Err(progress.out_of_time(deadline)));
         answered.map_err(|error| self.stopped(error))
     }
 
@@ -63,11 +64,11 @@ impl Ready {
     ///
     /// # Errors
     /// As [`invoke`](Self::invoke), until the answer begins.
-    pub async fn stream(mut self, invoke: &Invoke<'_>, deadline: Instant) -> Result<Stream, Error> {
+    pub async fn stream(mut self, invoke: &Invoke<'_>, deadline: Deadline) -> Result<Stream, Error> {
         let mut progress = Progress::start(&invoke.reached);
-        let began = timeout_at(deadline, self.attempts(invoke, deadline, &mut progress))
+        let began = timeout_at(deadline.at(), self.attempts(invoke, deadline, &mut progress))
             .await
-            .unwrap_or_else(|_| Err(progress.out_of_time()));
+            .unwrap_or_else(|_| Err(progress.out_of_time(deadline)));
         match began {
             Ok(response) => Ok(Stream::new(response, self.cut)),
             Err(error) => Err(self.stopped(error)),
@@ -82,7 +83,7 @@ impl Ready {
     async fn attempts(
         &mut self,
         invoke: &Invoke<'_>,
-        deadline: Instant,
+        deadline: Deadline,
         progress: &mut Progress<'_>,
     ) -> Result<Response<Incoming>, Error> {
         let mut attempt = 1;
@@ -113,7 +114,7 @@ impl Ready {
                 Remedy::Time => {
                     let pause = FIRST_PAUSE.saturating_mul(1 << (attempt - 1)).mul_f64(0.5 + fastrand::f64() / 2.0);
                     // An answer that says why is worth more than an attempt that cannot end in time.
-                    if Instant::now() + pause >= deadline || !self.client.budget.spend() {
+                    if Instant::now() + pause >= deadline.at() || !self.client.budget.spend() {
                         return Err(failed.error);
                     }
                     tokio::time::sleep(pause).await;
@@ -131,9 +132,9 @@ impl<'a> Progress<'a> {
         Self { started: Instant::now(), reached, last: None, renewing: false }
     }
 
-    fn out_of_time(self) -> Error {
+    fn out_of_time(self, deadline: Deadline) -> Error {
         if self.reached.is_sent() {
-            return Error::new(Kind::Timeout, "the time was up before lambda answered: the function may have run");
+            return deadline.passed("lambda answered: the function may have run");
         }
         if self.renewing {
             return classify::error(Kind::CredentialsUnavailable)
@@ -144,9 +145,7 @@ impl<'a> Progress<'a> {
             None if self.started.elapsed() >= TELLING => {
                 classify::error(Kind::LambdaUnreachable).with_detail("no connection was made within the call's time")
             }
-            None => {
-                Error::new(Kind::Timeout, "the time was up before there was a connection to lambda").with_ran(Ran::No)
-            }
+            None => deadline.passed("there was a connection to lambda").with_ran(Ran::No),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use http::HeaderMap;
 
-use super::{answer::text, refresh};
+use super::{answer::request_id, refresh};
 use crate::error::{Error, Kind, Ran};
 
 /// What Lambda means by an HTTP status and an error code.
@@ -130,7 +130,7 @@ pub(super) fn error(kind: Kind) -> Error {
 /// The answer began, and broke off or made no sense: the function has run, at least in part.
 pub(super) fn broken(headers: &HeaderMap, why: &dyn std::fmt::Display) -> Error {
     error(Kind::LambdaFailed)
-        .with_aws_request_id(text(headers, "x-amzn-requestid"))
+        .with_aws_request_id(request_id(headers))
         .with_detail(format!("the answer broke off: {why}"))
 }
 

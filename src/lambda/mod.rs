@@ -25,7 +25,7 @@ mod wire;
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use self::wire::Wire;
 pub use self::{
@@ -35,10 +35,11 @@ pub use self::{
     refresh::{Standing, Trouble},
     room::Taken,
     stream::{Part, Stream},
+    wire::server,
 };
 use crate::{
     error::{Error, Kind, Ran},
-    policy::{Access, secret::Fingerprint},
+    policy::{Access, Deadline, secret::Fingerprint},
 };
 
 /// AWS Lambda, through clients and connections that all calls share.
@@ -83,17 +84,17 @@ impl Lambda {
     ///
     /// # Errors
     /// [`Kind::CredentialsUnavailable`], [`Kind::CredentialsRejected`], or [`Kind::Timeout`] at the deadline.
-    pub async fn ready(&self, access: &Access, deadline: Instant) -> Result<Ready, Error> {
+    pub async fn ready(&self, access: &Access, deadline: Deadline) -> Result<Ready, Error> {
         let client = self.pool.client(access);
         client.budget.save();
         let session = tokio::select! {
             // In this order the ones at hand cost no look at anything else.
             biased;
-            session = timeout_at(deadline, client.identity.session()) => session,
+            session = timeout_at(deadline.at(), client.identity.session()) => session,
             () = self.cut.wait() => return Err(classify::stopped(Ran::No)),
         };
         let session = session
-            .map_err(|_| Error::new(Kind::Timeout, "the time was up before there were credentials").with_ran(Ran::No))?
+            .map_err(|_| deadline.passed("there were credentials").with_ran(Ran::No))?
             .map_err(|reason| classify::credentials(&reason))?;
         Ok(Ready { client, session, cut: self.cut.clone() })
     }

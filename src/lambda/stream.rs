@@ -15,7 +15,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
 use super::{
-    answer::{decode_log, text},
+    answer::{decode_log, request_id, text, version},
     classify,
     connector::MAX_ANSWER,
     cut::Cut,
@@ -86,10 +86,9 @@ struct Frames(BytesMut);
 impl Stream {
     pub(super) fn new(response: Response<Incoming>, cut: Cut) -> Self {
         let (head, body) = response.into_parts();
-        let owned = |name| text(&head.headers, name).unwrap_or_default().to_owned();
         Self {
-            version: owned("x-amz-executed-version"),
-            request_id: owned("x-amzn-requestid"),
+            version: version(&head.headers).to_owned(),
+            request_id: request_id(&head.headers).unwrap_or_default().to_owned(),
             // The header of this name has the type of the frames.
             content_type: text(&head.headers, "x-amzn-remapped-content-type").map(str::to_owned),
             headers: head.headers,

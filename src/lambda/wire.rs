@@ -23,7 +23,7 @@ use http::{
 use hyper::body::Incoming;
 
 use super::{
-    answer::{Refusal, pause, read, text},
+    answer::{Refusal, pause, read, request_id, text},
     body::Body as RequestBody,
     classify,
     connector::{Connector, Unsent},
@@ -220,7 +220,7 @@ impl Wire {
         let said = format!("lambda answered {status} {}", said::refusal(status, &refusal.code, &refusal.message));
         let error = classify::refusal(classify::kind(status, &refusal.code), said)
             .with_retry_after(retry_after)
-            .with_aws_request_id(text(headers, "x-amzn-requestid"));
+            .with_aws_request_id(request_id(headers));
         Failed { error, remedy }
     }
 
@@ -237,6 +237,16 @@ impl Wire {
     }
 }
 
+/// The host and port that calls with this access go to, if AWS has such an endpoint.
+pub fn server(access: &Access) -> Option<(String, u16)> {
+    let Target { scheme, authority, .. } = Target::of(access).ok()?;
+    Some((authority.host().to_owned(), authority.port_u16().unwrap_or(default_port(&scheme))))
+}
+
+fn default_port(scheme: &Scheme) -> u16 {
+    if *scheme == Scheme::HTTPS { 443 } else { 80 }
+}
+
 impl Target {
     fn of(access: &Access) -> Result<Self, String> {
         let address = match access.endpoint() {
@@ -247,9 +257,8 @@ impl Target {
         let wrong = || format!("{address} is no address");
         let parts = address.parse::<Uri>().map_err(|_| wrong())?.into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else { return Err(wrong()) };
-        let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
         let host = match authority.port_u16() {
-            Some(port) if port != default_port => authority.to_string(),
+            Some(port) if port != default_port(&scheme) => authority.to_string(),
             Some(_) | None => authority.host().to_owned(),
         };
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned()).unwrap_or_default();
@@ -326,6 +335,37 @@ fn unanswered(error: &Unsent) -> Failed {
         },
         Unsent::Broken(cause) => {
             Failed { error: classify::error(Kind::LambdaFailed).with_detail(chain_of(&**cause)), remedy: None }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::policy::{
+        Region,
+        credentials::{Base, Credentials},
+        endpoint::Url,
+    };
+
+    #[test]
+    fn an_endpoint_has_a_host_and_a_port() {
+        let url = |text: &str| Endpoint::Url(Url::parse(text).unwrap());
+        let variant = |fips, dual_stack| Endpoint::Variant { fips, dual_stack };
+        for (region, endpoint, expected) in [
+            ("eu-central-1", Endpoint::Regional, ("lambda.eu-central-1.amazonaws.com", 443)),
+            ("cn-north-1", Endpoint::Regional, ("lambda.cn-north-1.amazonaws.com.cn", 443)),
+            ("us-east-1", variant(true, false), ("lambda-fips.us-east-1.amazonaws.com", 443)),
+            ("us-east-1", variant(false, true), ("lambda.us-east-1.api.aws", 443)),
+            ("us-east-1", url("https://vpce-1.test/base"), ("vpce-1.test", 443)),
+            ("us-east-1", url("http://127.0.0.1:9001"), ("127.0.0.1", 9001)),
+            ("us-east-1", url("http://localhost"), ("localhost", 80)),
+        ] {
+            let region = Region::parse(region).unwrap();
+            let access = Access::new(region, Credentials::new(Base::Service, None), endpoint, None);
+            let (host, port) = server(&access).unwrap();
+            assert_eq!((host.as_str(), port), expected);
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod callers;
 pub mod credentials;
+pub mod deadline;
 pub mod endpoint;
 pub mod function;
 pub mod limits;
@@ -18,6 +19,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 pub use self::{
     access::Access,
     callers::{Allowed, Caller, Callers},
+    deadline::Deadline,
     function::Qualifier,
     limits::Limits,
     options::{ClientContext, IdleTimeout, Invocation, Log, Tenant, Timeout},

@@ -2,30 +2,29 @@
 //!
 //! No payload and no secret is ever a field.
 
+mod written;
+
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
-    meters::{End, Failure, Meters, Times},
+    meters::{End, Meters, Times},
     metrics::Metrics,
     names::UNKNOWN_POLICY,
     spans::Ended,
 };
 use crate::{
-    error::{Error, Fault, Kind},
-    policy::{Caller, Name, callers::Origin},
-    trace::{Hex, Reached, Trace},
+    error::{About, Kind},
+    policy::{Caller, Name, Qualifier, Target, callers::Origin},
+    trace::{Reached, Trace},
 };
 
 /// The most characters of an id that the gateway gave.
 const MOST_ID: usize = 128;
 /// What took less to be received was there.
 const RECEIVED: Duration = Duration::from_millis(1);
-
-/// The most characters of the type of a function's error.
-const MOST_TYPE: usize = 64;
 
 /// What the line says of a call that the function answered.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +75,8 @@ pub struct Line {
     /// How far the call has come, for when its caller goes away.
     reached: Reached,
     receipt: Receipt,
+    /// What an authorizer's call comes to, `allowed` or `refused`.
+    verdict: Option<&'static str>,
     /// When the gateway began.
     began: Instant,
     /// When the call did.
@@ -115,6 +116,7 @@ impl Line {
             begun: false,
             reached: Reached::new(started),
             receipt: Receipt::None,
+            verdict: None,
             began: started,
             started,
             ended: false,
@@ -204,102 +206,11 @@ impl Line {
         self
     }
 
-    /// Writes the line of a call that the function answered.
-    pub fn answered(mut self, answered: Answered<'_>) {
-        let end = answered.error_kind.map_or(End::Ok, End::FunctionError);
-        let times = (Some(answered.queue), Some(answered.credentials), Some(answered.lambda));
-        // Of an event that is queued, and a dry run, nobody knows.
-        let ran = (answered.status == 200).then_some("yes");
-        let (at, total) = self.end(end, times, ran, Some(answered.aws_request_id));
-        let trace_id = self.trace.id();
-        let error_type = answered.error_type.map(printable);
-        tracing::info!(
-            rpc = self.rpc,
-            policy = self.policy(),
-            caller = self.caller(),
-            outcome = end.outcome(),
-            reason = end.reason(),
-            error = answered.error,
-            error_type = error_type.as_deref(),
-            request_id = self.request_id(),
-            trace_id = trace_id.as_ref().map(Hex::as_str),
-            ran,
-            status = answered.status,
-            aws_request_id = answered.aws_request_id,
-            version = answered.version,
-            event_bytes = answered.event_bytes,
-            output_bytes = answered.output_bytes,
-            receive_us = self.receive(at).map(micros),
-            queue_us = micros(answered.queue),
-            credentials_us = micros(answered.credentials),
-            lambda_us = micros(answered.lambda),
-            total_us = micros(total),
-            "call"
-        );
-        if let End::FunctionError(kind) = end {
-            self.meters.tally.keep(Failure {
-                error: answered.error.unwrap_or_default().to_owned(),
-                error_type,
-                ..self.failure(end, kind, Some(answered.aws_request_id))
-            });
-        }
-    }
-
-    /// Writes the line of a call without an answer: as a warning unless only its caller can act on it.
-    pub fn failed(mut self, error: &Error) {
-        self.fail(error);
-    }
-
-    fn fail(&mut self, error: &Error) {
-        if error.is_broken_off() {
-            // Dropped, it says so.
-            return;
-        }
-        let (about, spent, end) = (error.about(), error.spent(), End::Error(error.kind()));
-        let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
-        let times = (spent.map(|spent| spent.queue), credentials, lambda);
-        let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
-        let (trace_id, refused) = (self.trace.id(), self.refused(end));
-        macro_rules! failed {
-            ($level:ident) => {
-                tracing::$level!(
-                    rpc = self.rpc,
-                    policy = self.policy(),
-                    caller = self.caller(),
-                    peer = refused.map(tracing::field::display),
-                    outcome = end.outcome(),
-                    reason = end.reason(),
-                    request_id = self.request_id(),
-                    trace_id = trace_id.as_ref().map(Hex::as_str),
-                    ran = error.ran().as_str(),
-                    error = error.message(),
-                    detail = error.detail(),
-                    function = about.map(|a| a.function.as_str()).filter(|f| !f.is_empty()),
-                    region = about.map(|a| a.region.as_str()).filter(|r| !r.is_empty()),
-                    aws_request_id = error.aws_request_id(),
-                    event_bytes = spent.map(|spent| spent.event_bytes),
-                    receive_us = self.receive(at).map(micros),
-                    queue_us = spent.map(|spent| micros(spent.queue)),
-                    credentials_us = credentials.map(micros),
-                    lambda_us = lambda.map(micros),
-                    total_us = micros(total),
-                    "call"
-                )
-            };
-        }
-        match error.kind().fault() {
-            Fault::Caller => failed!(info),
-            Fault::Policy | Fault::Aws | Fault::Service => failed!(warn),
-        }
-        let wanted = self.policy.as_ref().filter(|_| self.unread || error.kind() == Kind::PolicyNotFound);
-        let wanted = wanted.map(|name| format!("the call names `{name}`"));
-        let wanted = wanted.or_else(|| refused.map(|origin| format!("the call comes from {origin}")));
-        let detail = error.detail().or(wanted.as_deref());
-        self.meters.tally.keep(Failure {
-            error: error.message().to_owned(),
-            detail: detail.map(str::to_owned),
-            ..self.failure(end, error.kind().reason(), error.aws_request_id())
-        });
+    /// Says whether an authorizer lets the gateway's call pass.
+    #[must_use]
+    pub fn decided(mut self, allowed: bool) -> Self {
+        self.verdict = Some(if allowed { "allowed" } else { "refused" });
+        self
     }
 
     /// Counts the call, makes its spans, and tells when it ended and how long it took.
@@ -331,12 +242,27 @@ impl Line {
                 at,
                 status: self.status,
                 begun: self.begun,
+                verdict: self.verdict,
+                invoked: self.reached.invoked().cloned(),
                 aws_request_id: aws_request_id.filter(|id| !id.is_empty()).map(Box::from),
                 refused: self.refused(end),
             };
             self.meters.trace(&self.trace, ended);
         }
         (at, at.duration_since(self.began))
+    }
+
+    /// The function that the call invokes, the qualifier that was chosen for it, and the region. Until then it is the configured
+    /// policy's, or that of a policy that the call brought, which the error is about.
+    fn invoked<'a>(&'a self, about: Option<&'a About>) -> [Option<&'a str>; 3] {
+        if let Some(Target { function, region, qualifier }) = self.reached.invoked() {
+            return [Some(function.as_str()), qualifier.as_ref().map(Qualifier::as_str), Some(region.as_str())];
+        }
+        let configured =
+            self.meters.invoked.as_ref().map(|invoked| (invoked.function.as_str(), invoked.region.as_str()));
+        let about = about.map(|about| (about.function.as_str(), about.region.as_str()));
+        let (function, region) = configured.or(about.filter(|(function, _)| !function.is_empty())).unzip();
+        [function, None, region]
     }
 
     /// Where a call comes from that is refused for its caller: by that its gateway is found.
@@ -355,24 +281,6 @@ impl Line {
         (took >= RECEIVED).then_some(took)
     }
 
-    /// The call as one of the policy's last failures.
-    fn failure(&self, end: End, reason: &'static str, aws_request_id: Option<&str>) -> Failure {
-        let now = SystemTime::now();
-        Failure {
-            at: now,
-            since: now,
-            count: 1,
-            outcome: end.outcome(),
-            reason,
-            error: String::new(),
-            error_type: None,
-            detail: None,
-            request_id: self.request_id().map(str::to_owned),
-            aws_request_id: aws_request_id.map(str::to_owned),
-            trace_id: self.trace.id().map(|id| id.as_str().to_owned()),
-        }
-    }
-
     fn policy(&self) -> &str {
         self.policy.as_deref().unwrap_or(&self.meters.name)
     }
@@ -383,69 +291,5 @@ impl Line {
 
     fn request_id(&self) -> Option<&str> {
         Some(self.request_id.as_str()).filter(|id| !id.is_empty())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if !self.ended {
-            let reached = self.reached.clone();
-            if let Some((status, error)) = reached.refused() {
-                self.status = Some(*status);
-                return self.fail(error);
-            }
-            let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
-            let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
-            let times = (spent.map(|spent| spent.queue), credentials, lambda);
-            let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
-            let invoked = self.meters.invoked();
-            let trace_id = self.trace.id();
-            tracing::info!(
-                rpc = self.rpc,
-                policy = self.policy(),
-                caller = self.caller(),
-                outcome = End::Cancelled.outcome(),
-                request_id = self.request_id(),
-                trace_id = trace_id.as_ref().map(Hex::as_str),
-                ran,
-                function = invoked.map(|invoked| invoked.function),
-                region = invoked.map(|invoked| invoked.region),
-                event_bytes = spent.map(|spent| spent.event_bytes),
-                receive_us = self.receive(at).map(micros),
-                queue_us = spent.map(|spent| micros(spent.queue)),
-                credentials_us = credentials.map(micros),
-                lambda_us = lambda.map(micros),
-                total_us = micros(total),
-                "call"
-            );
-        }
-    }
-}
-
-/// The type of a function's error as a name: what no name has in it may be a message, or meant to mislead who reads it.
-fn printable(name: &str) -> String {
-    let shown = |c: char| if c.is_alphanumeric() || c.is_ascii_punctuation() { c } else { '_' };
-    name.chars().take(MOST_TYPE).map(shown).collect()
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_functions_error_type_is_short_and_printable() {
-        for (name, expected) in [
-            ("Runtime.ExitError", "Runtime.ExitError"),
-            ("orders::Größe<u8>", "orders::Größe<u8>"),
-            ("not a name\n{\"level\":\"fake\"}", "not_a_name_{\"level\":\"fake\"}"),
-            ("\u{202e}a\u{0}b\u{1b}[31m", "_a_b_[31m"),
-        ] {
-            assert_eq!(printable(name), expected);
-        }
-        assert_eq!(printable(&"x".repeat(1000)).len(), MOST_TYPE);
     }
 }

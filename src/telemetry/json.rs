@@ -141,41 +141,22 @@ fn timestamp(line: &mut String, now: SystemTime) -> fmt::Result {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
+    use std::{io, sync::Mutex, time::Duration};
 
     use serde_json::{Value, json};
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_line_is_one_object_whatever_is_in_it() {
-        let buffer = Buffer::default();
-        let writer = buffer.clone();
-        let subscriber = tracing_subscriber::fmt().event_format(Lines).with_writer(move || writer.clone()).finish();
+        let (reader, writer) = io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt().event_format(Lines).with_writer(Mutex::new(writer)).finish();
         tracing::subscriber::with_default(subscriber, || {
             let text = "a \"quote\", a \\, a\nline and caf\u{e9}";
             tracing::info!(text, number = 7_u64, less = -7, right = true, part = 0.5, none = f64::NAN, r#type = ?Some("x"), "call");
             tracing::warn!(missing = None::<u64>, "again");
         });
-        let written = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let written = io::read_to_string(reader).unwrap();
         let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let mut first = lines[0].clone();
         let time = first.as_object_mut().unwrap().remove("timestamp").unwrap();

@@ -1,10 +1,14 @@
 //! Logs on standard error: JSON for machines, text on a terminal.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal,
+    panic::{self, PanicHookInfo},
     sync::{Mutex, OnceLock, PoisonError},
+    thread,
 };
 
+use tracing::field::display;
 use tracing_subscriber::{
     EnvFilter, Registry,
     filter::{LevelFilter, Targets},
@@ -88,8 +92,17 @@ pub fn start(form: Form, level: LevelFilter) {
     };
     // An error means that somebody logs already, as in tests.
     if started.is_ok() {
+        panic::set_hook(Box::new(tell_panic));
         let _ = LEVEL.set(Level { text: Mutex::new(text), handle });
     }
+}
+
+/// The standard hook would wait for whoever reads standard error, with all the calls of its worker, and is no JSON.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
+    let thread = thread::current();
+    tracing::error!(thread = thread.name(), %panic, backtrace, "a thread panicked");
 }
 
 /// What is logged at the moment, for example `info` or `info,lambda_policy=debug`; `None` if this program does not log.
@@ -145,32 +158,15 @@ fn filter(text: &str, level: LevelFilter) -> EnvFilter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io, sync::Arc};
+    use std::{io, process::Command, time::Duration};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn what_libraries_say_in_vain_is_silent_at_every_level() {
         for level in ["info", "trace", "trace,aws_smithy_runtime=trace"] {
-            let lines = Lines::default();
-            let layer = fmt::layer().with_writer({
-                let lines = lines.clone();
-                move || lines.clone()
-            });
+            let (reader, writer) = io::pipe().unwrap();
+            let layer = fmt::layer().with_writer(Mutex::new(writer));
             let subscriber = Registry::default().with(filter(level, LevelFilter::INFO)).with(layer);
             tracing::subscriber::with_default(subscriber, || {
                 tracing::error!(target: "aws_smithy_runtime::client::http::connection_poisoning", "unable");
@@ -178,7 +174,7 @@ mod tests {
                 tracing::info!(target: "aws_smithy_runtime::client", "a request");
                 tracing::error!(target: "aws_smithy_runtime::client", "a failure");
             });
-            let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            let lines = io::read_to_string(reader).unwrap();
             assert!(lines.contains("a failure") && lines.lines().count() == 1, "{level}: {lines}");
         }
     }
@@ -191,5 +187,31 @@ mod tests {
         for wrong in ["", "loud", "lambda_policy=loud", "[span]=debug", "hyper=trace", "info,aws_sigv4::sign=trace"] {
             assert!(check(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_as_others_are() {
+        let name = format!("{}::panicking", module_path!().split_once("::").unwrap().1);
+        let said = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--ignored", "--nocapture"])
+            .env_remove(LEVEL_VARIABLE)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        let line: serde_json::Value = serde_json::from_str(said.trim_end()).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"ERROR".into(), &"a thread panicked".into()), "{said}");
+        assert_eq!((&line["thread"], &line["backtrace"]), (&"spoiled".into(), &serde_json::Value::Null), "{said}");
+        let panic = line["panic"].as_str().unwrap();
+        assert!(panic.contains("log.rs") && panic.ends_with("the reason\nof two lines"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "no test of its own: the process of the test above"]
+    fn panicking() {
+        start(Form::Json, LevelFilter::INFO);
+        let spoiled = thread::Builder::new().name("spoiled".to_owned()).spawn(|| panic!("the reason\nof two lines"));
+        assert!(spoiled.unwrap().join().is_err());
+        writer::finish(Duration::from_secs(10));
     }
 }

@@ -40,12 +40,14 @@ pub(super) struct Times {
 }
 
 /// Whom a policy invokes, for the labels of what the client measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Invoked<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoked {
     /// The function's name.
-    pub function: &'a str,
+    pub function: String,
     /// Its region.
-    pub region: &'a str,
+    pub region: String,
+    /// The host and port of the endpoint, if AWS has such a one.
+    pub server: Option<(String, u16)>,
 }
 
 /// A failure, for whoever looks for the last ones.
@@ -92,7 +94,8 @@ impl Failure {
 pub(super) struct Meters {
     pub name: Arc<str>,
     instruments: Arc<Instruments>,
-    invoked: Option<(String, String)>,
+    /// Whom it invokes, if that is one for all of its calls.
+    pub invoked: Option<Invoked>,
     /// What every call that goes well has.
     kept: OnceLock<Kept>,
     /// Of those that do not.
@@ -136,31 +139,17 @@ fn attribute(label: &Label, value: &str) -> KeyValue {
 
 impl Meters {
     /// What people see goes on with `tally`.
-    pub(super) fn new(
-        instruments: &Arc<Instruments>,
-        name: &str,
-        invoked: Option<Invoked<'_>>,
-        tally: Arc<Tally>,
-    ) -> Self {
+    pub(super) fn new(instruments: &Arc<Instruments>, name: &str, invoked: Option<Invoked>, tally: Arc<Tally>) -> Self {
         Self {
             name: name.into(),
             instruments: Arc::clone(instruments),
-            invoked: invoked.map(|invoked| (invoked.function.to_owned(), invoked.region.to_owned())),
+            invoked,
             kept: OnceLock::new(),
             calls: [const { OnceLock::new() }; OUTCOMES.len()],
             client: [const { OnceLock::new() }; Reason::ALL.len()],
             tally,
             exemplars: Exemplars::default(),
         }
-    }
-
-    /// Whom it invokes, if that is one for all of its calls.
-    pub(super) fn invoked(&self) -> Option<Invoked<'_>> {
-        self.invoked.as_ref().map(|(function, region)| Invoked { function, region })
-    }
-
-    pub(super) fn is_of(&self, invoked: &Invoked<'_>) -> bool {
-        self.invoked().is_some_and(|own| own == *invoked)
     }
 
     /// Records a call that has ended.
@@ -227,9 +216,13 @@ impl Meters {
             attribute(&names::INVOKED_PROVIDER, "aws"),
         ];
         labels.extend(error.map(|reason| attribute(&names::ERROR_TYPE, reason.reason())));
-        if let Some((function, region)) = &self.invoked {
+        if let Some(Invoked { function, region, server }) = &self.invoked {
             labels.push(attribute(&names::INVOKED_NAME, names::function(function)));
             labels.push(attribute(&names::INVOKED_REGION, region));
+            if let Some((host, port)) = server {
+                labels.push(attribute(&names::SERVER_ADDRESS, host));
+                labels.push(KeyValue::new(names::SERVER_PORT.name, i64::from(*port)));
+            }
         }
         labels
     }

@@ -93,20 +93,13 @@ pub struct Readings<'a> {
 }
 
 impl Metrics {
-    /// Metrics that are scraped, and pushed where `push` says. Pushing needs a runtime that lives as long as they do.
+    /// Metrics that are scraped, and pushed where `push` says, which needs a runtime that lives as long as they do. If they are
+    /// not `counted`, there are none: an instrument that nobody reads does nothing, and spans are pushed all the same. The
+    /// more `policies` there are, the more series a metric may have.
     ///
     /// # Errors
     /// If the endpoint to push to is none.
-    pub fn new(push: Option<&Otlp>) -> Result<Arc<Self>, String> {
-        Self::with(true, push, 0)
-    }
-
-    /// The same, or none at all: an instrument that nobody reads does nothing. Spans are pushed either way. The more
-    /// `policies` there are, the more series a metric may have.
-    ///
-    /// # Errors
-    /// If the endpoint to push to is none.
-    pub fn with(counted: bool, push: Option<&Otlp>, policies: usize) -> Result<Arc<Self>, String> {
+    pub fn new(counted: bool, push: Option<&Otlp>, policies: usize) -> Result<Arc<Self>, String> {
         let by_policy = MOST_SERIES.max(EACH_POLICY * policies);
         let (registry, resource) = (Registry::new(), resource());
         let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
@@ -237,7 +230,7 @@ impl Metrics {
     }
 
     /// The policies in force: others have no figures of their own from now on.
-    pub fn set_policies<'a>(&self, policies: impl Iterator<Item = (&'a Name, Invoked<'a>)>) {
+    pub fn set_policies<'a>(&self, policies: impl Iterator<Item = (&'a Name, Invoked)>) {
         self.policies.set(&self.instruments, policies);
     }
 
@@ -298,7 +291,8 @@ impl Metrics {
         (self.generation.load(Ordering::Relaxed), self.reload_failures.load(Ordering::Relaxed))
     }
 
-    /// Remembers what became of calls since the last time: to be called every [`super::INTERVAL`].
+    /// Remembers what became of calls since the last time, and logs what has become of certificates: to be called every
+    /// [`super::INTERVAL`].
     pub fn sample(&self) {
         self.policies.each(|meters| {
             meters.tally.sample();
@@ -306,6 +300,7 @@ impl Metrics {
             meters.tell();
         });
         self.clock.sampled();
+        self.certificates.look();
     }
 
     /// Tells of each policy that was called, by its name.
@@ -406,9 +401,11 @@ mod tests {
 
     /// Series of calls, and whether some are one, after a call of each of so many policies.
     fn series(expected: usize, policies: usize) -> (usize, bool) {
-        let metrics = Metrics::with(true, None, expected).unwrap();
+        let metrics = Metrics::new(true, None, expected).unwrap();
         let names: Vec<Name> = (0..policies).map(|number| Name::parse(&format!("policy-{number}")).unwrap()).collect();
-        metrics.set_policies(names.iter().map(|name| (name, Invoked { function: "f", region: "us-east-1" })));
+        metrics.set_policies(
+            names.iter().map(|name| (name, Invoked { function: "f".into(), region: "us-east-1".into(), server: None })),
+        );
         for name in &names {
             drop(Line::start(&metrics, "ExecutePolicy", name.as_str()));
         }

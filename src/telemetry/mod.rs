@@ -31,7 +31,7 @@ pub use self::{
     meters::{End, Failure, Invoked},
     metrics::{Metrics, Readings},
     otlp::{Failing, Otlp, Pushes},
-    requests::{Asked, Ending, Requests},
+    requests::{Asked, Ending, Requests, came},
     rpc::Rpcs,
     scrape::Form,
     tally::{Figures, INTERVAL, Recent},

@@ -4,10 +4,10 @@
 //! Names follow OpenTelemetry's semantic conventions where there are any (RPC, HTTP, FaaS, process); the others begin with
 //! `lambda_policy.`. No label's values grow with what callers send.
 
+#[cfg(test)]
+mod document;
 pub mod http;
 pub mod spans;
-
-use crate::error::Kind as Reason;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,6 +130,10 @@ pub const INVOKED_NAME: Label = label("faas.invoked_name", Values::From("the nam
 pub const INVOKED_PROVIDER: Label = label("faas.invoked_provider", Values::Words(&["aws"]));
 /// Where it is.
 pub const INVOKED_REGION: Label = label("faas.invoked_region", Values::From("a configured policy's region"));
+/// Where its calls go. Callers choose the regions of inline policies, so that these have no such label.
+pub const SERVER_ADDRESS: Label = label("server.address", Values::From("the host of a configured policy's endpoint"));
+/// At which port.
+pub const SERVER_PORT: Label = label("server.port", Values::From("its port"));
 /// Which version.
 pub const QUALIFIER: Label =
     label("qualifier", Values::From("an alias or version that a configured policy may invoke; empty without one"));
@@ -192,7 +196,7 @@ macro_rules! metrics {
 metrics! {
     /// Calls.
     CALLS = "lambda_policy.calls", Kind::Counter, "{call}",
-        "Calls that have ended, whichever front they came through.", [POLICY, OUTCOME, REASON];
+        "Calls that have ended, whichever front they came through; also those that a held verdict answers.", [POLICY, OUTCOME, REASON];
     /// Calls in flight.
     CALLS_IN_FLIGHT = "lambda_policy.calls.in_flight", Kind::Gauge, "{call}",
         "Calls that are admitted and not answered yet.", [];
@@ -233,7 +237,7 @@ metrics! {
     /// Lambda's share.
     CLIENT_DURATION = "rpc.client.call.duration", Kind::Histogram(CALL_SECONDS), "s",
         "How long Lambda's Invoke took for a call, its attempts together.",
-        [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION];
+        [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION, SERVER_ADDRESS, SERVER_PORT];
     /// RPCs served.
     SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(SERVER_SECONDS), "s",
         "How long an RPC took on the server, from its headers to its status.",
@@ -376,65 +380,6 @@ impl Metric {
     }
 }
 
-/// The documentation: a row for each metric, then one for each histogram and one for each label.
-pub fn table() -> String {
-    let mut rows =
-        String::from("| metric | Prometheus | kind | unit | labels | meaning |\n|---|---|---|---|---|---|\n");
-    for metric in ALL {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Sum => "up-down counter",
-            Kind::Histogram(_) => "histogram",
-        };
-        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{}`", label.name)).collect();
-        let (name, shown) = (metric.name, metric.prometheus());
-        let (unit, labels, doc) = (metric.unit, labels.join(", "), metric.doc);
-        rows.push_str(&format!("| `{name}` | `{shown}` | {kind} | `{unit}` | {labels} | {doc} |\n"));
-    }
-    rows.push_str("\n| histogram | upper bounds of its buckets |\n|---|---|\n");
-    for metric in ALL {
-        if let Kind::Histogram(bounds) = metric.kind {
-            let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
-            rows.push_str(&format!("| `{}` | {} |\n", metric.name, bounds.join(", ")));
-        }
-    }
-    rows.push_str("\n| label | of | values |\n|---|---|---|\n");
-    let mut told: Vec<(&str, String)> = Vec::new();
-    for metric in ALL {
-        for label in metric.labels {
-            let row = (label.name, label.values.told());
-            if told.contains(&row) {
-                continue;
-            }
-            let of: Vec<_> = ALL
-                .iter()
-                .filter(|other| other.labels.iter().any(|l| l.name == row.0 && l.values.told() == row.1))
-                .map(|other| format!("`{}`", other.name))
-                .collect();
-            rows.push_str(&format!("| `{}` | {} | {} |\n", row.0, of.join(", "), row.1));
-            told.push(row);
-        }
-    }
-    rows
-}
-
-impl Values {
-    fn told(self) -> String {
-        let listed = |words: &mut dyn Iterator<Item = &'static str>| {
-            words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-        };
-        match self {
-            Self::Words(words) => listed(&mut words.iter().copied()),
-            Self::Reasons => listed(&mut Reason::ALL.iter().map(|kind| kind.reason())),
-            Self::Whys => {
-                listed(&mut FUNCTION_ERRORS.iter().copied().chain(Reason::ALL.iter().map(|kind| kind.reason())))
-            }
-            Self::From(text) => text.to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,12 +406,5 @@ mod tests {
     fn what_a_call_waits_that_gives_up_is_told_nearly_right() {
         let above = WAIT_SECONDS.iter().position(|bound| *bound > 0.25).unwrap_or_default();
         assert!(WAIT_SECONDS[above] <= 0.3 && (0.2..0.25).contains(&WAIT_SECONDS[above - 1]), "{WAIT_SECONDS:?}");
-    }
-
-    #[test]
-    fn the_documentation_is_this_table() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/METRICS.md");
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        assert!(text.contains(&table()), "deploy/METRICS.md should have this table:\n\n{}", table());
     }
 }

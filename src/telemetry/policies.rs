@@ -26,14 +26,10 @@ impl Policies {
     }
 
     /// The policies in force: others have no figures of their own from now on.
-    pub(super) fn set<'a>(
-        &self,
-        instruments: &Arc<Instruments>,
-        policies: impl Iterator<Item = (&'a Name, Invoked<'a>)>,
-    ) {
+    pub(super) fn set<'a>(&self, instruments: &Arc<Instruments>, policies: impl Iterator<Item = (&'a Name, Invoked)>) {
         let before = self.named.load();
-        let meters = |name: &Name, invoked: Invoked<'_>| match before.get(name.as_str()) {
-            Some(meters) if meters.is_of(&invoked) => Arc::clone(meters),
+        let meters = |name: &Name, invoked: Invoked| match before.get(name.as_str()) {
+            Some(meters) if meters.invoked.as_ref() == Some(&invoked) => Arc::clone(meters),
             other => {
                 let tally = other.map_or_else(Arc::default, |meters| Arc::clone(&meters.tally));
                 Arc::new(Meters::new(instruments, name.as_str(), Some(invoked), tally))

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 use opentelemetry::{KeyValue, Value, metrics::BoundHistogram};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
         http::{self as names, METHODS, ROUTES, SCHEMES, STATUSES, VERSIONS},
     },
 };
+use crate::trace::Came;
 
 /// How a gateway says what its client's request came by, as the façade reads it.
 static FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -73,16 +74,8 @@ impl Requests {
         let route = names::route(request.uri().path()).unwrap_or(ROUTES.len());
         let method = request.method().as_str();
         let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
-        let forwarded = request.headers().get(&FORWARDED).and_then(|told| told.to_str().ok()?.split(',').next());
-        let scheme =
-            forwarded.and_then(|told| SCHEMES.iter().position(|known| told.trim().eq_ignore_ascii_case(known)));
-        let version = match request.version() {
-            Version::HTTP_2 => 2,
-            Version::HTTP_10 => 0,
-            _ => 1,
-        };
-        let at = (route * METHODS.len() + method) * SCHEMES.len() + scheme.unwrap_or(usize::from(self.tls));
-        Asked(at * VERSIONS.len() + version)
+        let at = (route * METHODS.len() + method) * SCHEMES.len() + scheme(request.headers(), self.tls);
+        Asked(at * VERSIONS.len() + version(request.version()))
     }
 
     /// Records a request that has ended, with the status of its answer if that had begun.
@@ -119,6 +112,29 @@ impl Kind {
     }
 }
 
+/// What a request came as, to a server that speaks TLS or does not.
+pub fn came<B>(request: &Request<B>, tls: bool) -> Came {
+    let scheme = SCHEMES.get(scheme(request.headers(), tls)).copied().unwrap_or_default();
+    let version = VERSIONS.get(version(request.version())).copied().unwrap_or_default();
+    Came { method: request.method().clone(), scheme, version }
+}
+
+/// The place among [`SCHEMES`] of how a client's request came to the gateway, if that says so, else of the gateway's own.
+fn scheme(headers: &HeaderMap, tls: bool) -> usize {
+    let forwarded = headers.get(&FORWARDED).and_then(|told| told.to_str().ok()?.split(',').next());
+    let known = forwarded.and_then(|told| SCHEMES.iter().position(|known| told.trim().eq_ignore_ascii_case(known)));
+    known.unwrap_or(usize::from(tls))
+}
+
+/// The place among [`VERSIONS`] of this one.
+fn version(version: Version) -> usize {
+    match version {
+        Version::HTTP_2 => 2,
+        Version::HTTP_10 => 0,
+        _ => 1,
+    }
+}
+
 /// The place among [`STATUSES`] of this one, or of the first of its class.
 fn place(status: StatusCode) -> usize {
     let status = status.as_u16();
@@ -138,7 +154,7 @@ mod tests {
     const TOOK: Duration = Duration::from_millis(1);
 
     fn requests() -> Requests {
-        Requests::new(Metrics::new(None).unwrap(), false)
+        Requests::new(Metrics::new(true, None, 0).unwrap(), false)
     }
 
     impl Requests {
@@ -172,7 +188,7 @@ mod tests {
             (false, "get", "/a", Version::HTTP_11, "HTTPS, http", (None, "_OTHER", "https", "1.1")),
             (false, "PROPFIND", "/a", Version::HTTP_11, "wss", (None, "_OTHER", "http", "1.1")),
         ] {
-            let requests = Requests::new(Metrics::new(None).unwrap(), tls);
+            let requests = Requests::new(Metrics::new(true, None, 0).unwrap(), tls);
             let request = Request::builder().method(method).uri(path).version(version).header(&FORWARDED, forwarded);
             let Asked(at) = requests.asked(&request.body(()).unwrap());
             let kind = &requests.kinds[at];

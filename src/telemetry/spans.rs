@@ -31,7 +31,7 @@ use super::{
     otlp::{self, Otlp, Pushes},
 };
 use crate::{
-    policy::callers::Origin,
+    policy::{Target, callers::Origin},
     trace::{Spans as Ids, Step, Trace, Way},
 };
 
@@ -43,6 +43,8 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(5);
 /// A call that waited less for its place or for credentials did not wait.
 const WAITED: Duration = Duration::from_millis(1);
+/// The most characters of a method that nobody knows.
+const MOST_METHOD: usize = 32;
 
 /// Makes spans, and has them pushed.
 #[derive(Debug)]
@@ -80,6 +82,10 @@ pub(super) struct Ended {
     pub status: Option<u16>,
     /// Whether its answer had begun before it ended.
     pub begun: bool,
+    /// What an authorizer decided.
+    pub verdict: Option<&'static str>,
+    /// The function that it invoked, if it came to choose one.
+    pub invoked: Option<Target>,
     pub aws_request_id: Option<Box<str>>,
     /// Where it came from, if it was refused for its caller.
     pub refused: Option<Origin>,
@@ -135,6 +141,7 @@ impl Spans {
         attributes.push(KeyValue::new(names::OUTCOME, ended.end.outcome()));
         attributes.extend(ended.end.reason().map(|reason| KeyValue::new(names::REASON, reason)));
         attributes.extend(ended.ran.map(|ran| KeyValue::new(names::RAN, ran)));
+        attributes.extend(ended.verdict.map(|verdict| KeyValue::new(names::VERDICT, verdict)));
         attributes.extend(ended.refused.map(|origin| KeyValue::new(names::PEER, origin.to_string())));
         let mut events = Vec::new();
         if let Some(took) = ended.received {
@@ -173,10 +180,10 @@ impl Spans {
             attributes.push(KeyValue::new(names::SERVER_ADDRESS, address.clone()));
             attributes.push(KeyValue::new(names::SERVER_PORT, i64::from(*port)));
         }
-        if let Some((function, region)) = &way.invoked {
-            attributes.push(KeyValue::new(names::INVOKED_NAME, metrics::function(function).to_owned()));
-            attributes.push(KeyValue::new(names::INVOKED_REGION, region.clone()));
-            attributes.push(KeyValue::new(names::CLOUD_REGION, region.clone()));
+        if let Some(Target { function, region, .. }) = &ended.invoked {
+            attributes.push(KeyValue::new(names::INVOKED_NAME, function.name().to_owned()));
+            attributes.push(KeyValue::new(names::INVOKED_REGION, region.to_string()));
+            attributes.push(KeyValue::new(names::CLOUD_REGION, region.to_string()));
         }
         attributes.extend(ended.aws_request_id.as_ref().map(|id| KeyValue::new(names::REQUEST_ID, id.to_string())));
         let (mut events, mut resent, mut answered) = (Vec::new(), 0_i64, None);
@@ -190,7 +197,7 @@ impl Spans {
                     events.push(event(names::RETRIED, at, KeyValue::new(names::REMEDY, *remedy)));
                 }
                 Step::Answered(status) => answered = Some(*status),
-                Step::Admitted | Step::Authorized | Step::Done | Step::Method(_) => {}
+                Step::Admitted | Step::Authorized | Step::Done => {}
             }
         }
         attributes.extend(answered.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
@@ -273,19 +280,27 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
             (grpc(method, code), error.map(|status| status.to_string()))
         }
         Server::Http(route) => {
-            let method = way
-                .steps
-                .iter()
-                .find_map(|(_, step)| if let Step::Method(method) = step { Some(*method) } else { None });
             let status = match ended.end {
                 End::Error(reason) if !ended.begun => Some(told.unwrap_or(reason.http_status())),
                 End::Cancelled if !ended.begun => None,
                 _ => Some(ended.status.unwrap_or(200)),
             };
             let mut attributes = vec![KeyValue::new(names::HTTP_ROUTE, route)];
-            attributes.extend(method.map(|method| KeyValue::new(names::HTTP_METHOD, method)));
+            let mut method = None;
+            if let Some(came) = &way.came {
+                let told = metrics::http::method(came.method.as_str());
+                attributes.push(KeyValue::new(names::HTTP_METHOD, told));
+                if told == metrics::http::OTHER {
+                    let original: String = came.method.as_str().chars().take(MOST_METHOD).collect();
+                    attributes.push(KeyValue::new(names::METHOD_ORIGINAL, original));
+                } else {
+                    method = Some(told);
+                }
+                attributes.push(KeyValue::new(names::URL_SCHEME, came.scheme));
+                attributes.push(KeyValue::new(names::PROTOCOL_VERSION, came.version));
+            }
             attributes.extend(status.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
-            let name = Cow::Owned(format!("{} {route}", method.filter(|method| *method != "_OTHER").unwrap_or("HTTP")));
+            let name = Cow::Owned(format!("{} {route}", method.unwrap_or("HTTP")));
             let error = match (status, ended.end) {
                 (Some(status @ 500..), _) => Some(status.to_string()),
                 (_, End::Error(reason)) if ended.begun => Some(reason.reason().to_owned()),
@@ -336,11 +351,29 @@ impl Clock {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use http::Method;
+
     use super::*;
-    use crate::error::Kind as Reason;
+    use crate::{error::Kind as Reason, trace::Came};
 
     /// Name, code or status, and what is the server's error.
     fn told(rpc: &'static str, end: End, status: Option<u16>, begun: bool) -> (String, String, String) {
+        let (name, attributes, error) = span(rpc, end, status, begun, "PUT");
+        (name, of(&attributes, &[names::RPC_STATUS, names::HTTP_STATUS]), error)
+    }
+
+    fn of(attributes: &[KeyValue], names: &[&str]) -> String {
+        let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));
+        found.map(|attribute| attribute.value.to_string()).unwrap_or_default()
+    }
+
+    fn span(
+        rpc: &'static str,
+        end: End,
+        status: Option<u16>,
+        begun: bool,
+        method: &str,
+    ) -> (String, Vec<KeyValue>, String) {
         let now = Instant::now();
         let ended = Ended {
             rpc,
@@ -353,18 +386,16 @@ mod tests {
             at: now,
             status,
             begun,
+            verdict: None,
+            invoked: None,
             aws_request_id: None,
             refused: None,
         };
-        let way = Way { steps: vec![(now, Step::Method("PUT"))], invoked: None, server: None };
-        let (name, attributes, marked) = served(&ended, &way);
-        let of = |names: &[&str]| {
-            let found = attributes.iter().find(|attribute| names.contains(&attribute.key.as_str()));
-            found.map(|attribute| attribute.value.to_string()).unwrap_or_default()
-        };
-        let error = of(&[names::ERROR_TYPE]);
+        let came = Came { method: Method::from_bytes(method.as_bytes()).unwrap(), scheme: "https", version: "1.1" };
+        let (name, attributes, marked) = served(&ended, &Way { came: Some(came), ..Way::default() });
+        let error = of(&attributes, &[names::ERROR_TYPE]);
         assert_eq!(marked, if error.is_empty() { Status::Unset } else { Status::error("") });
-        (name.into_owned(), of(&[names::RPC_STATUS, names::HTTP_STATUS]), error)
+        (name.into_owned(), attributes, error)
     }
 
     #[test]
@@ -399,6 +430,19 @@ mod tests {
         ] {
             let (_, found, marked) = told(rpc, end, status, begun);
             assert_eq!((found.as_str(), marked.as_str()), (code, error), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_nobody_knows_is_told_as_it_was_sent_and_names_no_span() {
+        let long = "X".repeat(100);
+        for (sent, name, method, original) in
+            [("GET", "GET", "GET", ""), ("Get", "HTTP", "_OTHER", "Get"), (&long, "HTTP", "_OTHER", &long[..32])]
+        {
+            let (span, attributes, _) = span("http", End::Ok, None, false, sent);
+            assert_eq!(span, format!("{name} {}", metrics::http::FACADE));
+            assert_eq!(of(&attributes, &[names::HTTP_METHOD]), method);
+            assert_eq!(of(&attributes, &[names::METHOD_ORIGINAL]), original);
         }
     }
 

@@ -13,7 +13,7 @@ pub use self::{
     context::Context,
     hex::Hex,
     reached::Reached,
-    way::{Step, Way},
+    way::{Came, Step, Way},
 };
 use self::{hex::push, way::Noted};
 
@@ -84,10 +84,10 @@ impl Trace {
         }
     }
 
-    /// Notes which function is invoked, if spans are made of the call.
-    pub fn invokes(&self, function: &str, region: &str) {
+    /// Notes what the call came as, if spans are made of it.
+    pub fn came(&self, came: impl FnOnce() -> Came) {
         if let Some(spans) = self.spans() {
-            spans.noted.invokes(function, region);
+            spans.noted.came(came());
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Ran, Spent};
+use crate::{
+    error::{Error, Ran, Spent},
+    policy::Target,
+};
 
 /// What a call and whoever writes its line share of it.
 #[derive(Clone, Debug)]
@@ -18,6 +21,7 @@ pub struct Reached(Arc<Marks>);
 #[derive(Debug)]
 struct Marks {
     began: Instant,
+    invoked: OnceLock<Target>,
     asked: AtomicU64,
     admitted: AtomicU64,
     authorized: AtomicU64,
@@ -31,7 +35,19 @@ impl Reached {
     pub fn new(began: Instant) -> Self {
         let (asked, admitted, authorized) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (event_bytes, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Marks { began, asked, admitted, authorized, event_bytes, sent, refused: OnceLock::new() }))
+        let (invoked, refused) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Marks { began, invoked, asked, admitted, authorized, event_bytes, sent, refused }))
+    }
+
+    /// Which function it invokes, in the version that was chosen for it.
+    pub fn invokes(&self, target: Target) {
+        // A call has one.
+        let _ = self.0.invoked.set(target);
+    }
+
+    /// The function that it invokes, once that is known.
+    pub fn invoked(&self) -> Option<&Target> {
+        self.0.invoked.get()
     }
 
     /// Its event is made, and it asks for a place: its wait for that began at `at`.
@@ -92,7 +108,7 @@ impl Reached {
         let (admitted, authorized) = (self.get(&self.0.admitted), self.get(&self.0.authorized));
         let until = |at: Option<Instant>| at.unwrap_or(now);
         Some(Spent {
-            queue: until(admitted).saturating_duration_since(asked),
+            queue: Some(until(admitted).saturating_duration_since(asked)),
             credentials: admitted.map(|at| until(authorized).saturating_duration_since(at)),
             lambda: authorized.map(|at| now.saturating_duration_since(at)),
             event_bytes: self.0.event_bytes.load(Ordering::Relaxed),
@@ -127,19 +143,19 @@ mod tests {
         let told = |reached: &Reached| {
             let of = |duration: Duration| duration.as_millis();
             reached.spent(after(1000)).map(|spent| {
-                (of(spent.queue), spent.credentials.map(of), spent.lambda.map(of), spent.event_bytes, reached.ran())
+                (spent.queue.map(of), spent.credentials.map(of), spent.lambda.map(of), spent.event_bytes, reached.ran())
             })
         };
         let reached = Reached::new(began);
         assert_eq!((told(&reached), reached.ran()), (None, Ran::No), "it was received, at the most");
         reached.asked(after(0), 7);
-        assert_eq!(told(&reached), Some((1000, None, None, 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(1000), None, None, 7, Ran::No)));
         reached.admitted(after(100));
-        assert_eq!(told(&reached), Some((100, Some(900), None, 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(100), Some(900), None, 7, Ran::No)));
         reached.authorized(after(300));
-        assert_eq!(told(&reached), Some((100, Some(200), Some(700), 7, Ran::No)));
+        assert_eq!(told(&reached), Some((Some(100), Some(200), Some(700), 7, Ran::No)));
         reached.sent();
-        assert_eq!(told(&reached), Some((100, Some(200), Some(700), 7, Ran::Maybe)));
+        assert_eq!(told(&reached), Some((Some(100), Some(200), Some(700), 7, Ran::Maybe)));
         reached.unsent();
         assert_eq!(reached.ran(), Ran::No, "what was refused is sent again");
     }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
+
 /// More is not kept of a call: a few attempts, each with a connection.
 const MOST: usize = 32;
 
@@ -26,8 +28,17 @@ pub enum Step {
     Again(&'static str),
     /// Lambda's answer is read.
     Done,
-    /// It came as this method of HTTP.
-    Method(&'static str),
+}
+
+/// What a call by plain HTTP came as.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// As it was sent.
+    pub method: Method,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// HTTP's.
+    pub version: &'static str,
 }
 
 /// What is noted while a call goes on. Only calls that spans are made of have this lock, and nobody contends for it.
@@ -37,10 +48,10 @@ pub(super) struct Noted(Mutex<Way>);
 /// A call's way.
 #[derive(Debug, Default)]
 pub struct Way {
+    /// What it came as, if by plain HTTP.
+    pub came: Option<Came>,
     /// What happened when.
     pub steps: Vec<(Instant, Step)>,
-    /// The function that is invoked, and its region.
-    pub invoked: Option<(String, String)>,
     /// The host and port that it is invoked at.
     pub server: Option<(String, u16)>,
 }
@@ -53,9 +64,8 @@ impl Noted {
         }
     }
 
-    pub(super) fn invokes(&self, function: &str, region: &str) {
-        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        way.invoked = Some((function.to_owned(), region.to_owned()));
+    pub(super) fn came(&self, came: Came) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).came = Some(came);
     }
 
     pub(super) fn goes_to(&self, host: &str, port: u16) {

@@ -223,7 +223,11 @@ async fn the_callers_deadline_and_the_policys_timeout_both_end_a_call() {
         Service::start(&lambda, "  slow: {function: slow}\n  short: {function: slow, timeout: 150ms}\n").await;
     let by_caller = crate::support::fail_raw(&service.address, "150m", request("slow", r#"{"ms": 60000}"#)).await;
     let by_policy = service.json("short", r#"{"ms": 60000}"#).await.unwrap_err();
-    for failed in [by_caller, by_policy] {
+    for (failed, said) in [
+        (by_caller, "the caller's deadline passed before lambda answered: the function may have run"),
+        (by_policy, "the policy's `timeout` of 150ms passed before lambda answered: the function may have run"),
+    ] {
+        assert_eq!(failed.status.message(), said);
         assert_eq!((failed.code, failed.reason.as_str()), (Code::DeadlineExceeded, "TIMEOUT"));
         assert_eq!(failed.ran, "maybe");
     }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 /// The modules of each floor, lowest first. On a floor with an order, a module may know those after it.
 const FLOORS: [&[&str]; 5] = [
-    &["policy", "event", "trace", "error", "pb"],
+    &["trace", "policy", "event", "error", "pb"],
     &["lambda", "admission", "telemetry"],
     &["execute"],
     &["grpc", "http"],

@@ -46,6 +46,7 @@ async fn the_contract_is_called_with_json() {
     ] {
         let refused = post(&service, path, body).await;
         assert_eq!((refused.status, &refused.json()["reason"]), (status, &json!(reason)), "{path} {body}");
+        assert_eq!(reason == "TIMEOUT", refused.json().to_string().contains("the policy's `timeout` of 100ms passed"));
     }
     lambda.add_fault("greet=throttle:3".parse().unwrap());
     let throttled = post(&service, "/v1/policies/greet:execute", r#"{"json": "{}"}"#).await;

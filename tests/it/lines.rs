@@ -17,7 +17,7 @@ use hyper_util::{
 use lambda_policy::{
     local::Lambda,
     pb::{
-        ExecutePolicyRequest, HttpRequest,
+        ExecutePolicyRequest, HttpRequest, LambdaPolicy,
         apigee::{MessageContext, external_callout_service_client::ExternalCalloutServiceClient},
         envoy::{
             config::core::v3::{HeaderMap, HeaderValue},
@@ -61,6 +61,8 @@ use crate::{
 
 const POLICIES: &str = "  echo: {function: echo}\n  slow: {function: slow, max_in_flight: 1, timeout: 20s}\n  \
                         greet: {function: greet, event: http-api}\n  \
+                        versions: {function: context, qualifier: live, qualifiers: ['3']}\n  \
+                        queued: {function: echo, invocation: event}\n  \
                         guard: {function: authorize, authorizer: {identity: [header.x-user]}}\n";
 /// So long a gateway takes for a body.
 const LATE: Duration = Duration::from_millis(300);
@@ -80,7 +82,8 @@ impl Told {
         let (collector, telemetry) = Collector::start("{ratio: 1}").await;
         let directory = Directory::new();
         // With one worker the lines come in the order of their calls.
-        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1", POLICIES)));
+        let file =
+            directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1, inline_policies: allow", POLICIES)));
         let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", "info")]);
         let address = eventually("the service", async || process.address("grpc")).await;
         Self { lambda, process, collector, address, _directory: directory }
@@ -172,6 +175,120 @@ async fn a_call_that_nobody_waits_for_says_how_far_it_came_and_whether_its_funct
     assert!(micros(&line, "lambda_us") > 0 && micros(&line, "lambda_us") <= micros(&line, "total_us"), "{line}");
     let span = told.span(&line).await;
     assert_eq!(attribute(&span.attributes, "lambda_policy.ran"), "maybe");
+}
+
+/// A call with this id of its gateway's.
+fn identified(id: &str, asked: ExecutePolicyRequest) -> Request<ExecutePolicyRequest> {
+    let mut asked = Request::new(asked);
+    asked.metadata_mut().insert("x-request-id", id.parse().unwrap());
+    asked
+}
+
+#[tokio::test]
+async fn a_line_says_which_function_was_invoked_in_which_version_and_where() {
+    let told = Told::start().await;
+    let caller = client(&told.address).await;
+    let chosen_of = |asked, qualifier: &str| ExecutePolicyRequest { qualifier: qualifier.to_owned(), ..asked };
+    let chosen = |policy: &str, qualifier: &str| chosen_of(request(policy, "{}"), qualifier);
+    let brought = |function: &str| ExecutePolicyRequest {
+        lambda: Some(LambdaPolicy {
+            function: function.to_owned(),
+            qualifier: "7".to_owned(),
+            region: "eu-west-1".to_owned(),
+            aws_access_key_id: Lambda::KEY_ID.to_owned(),
+            aws_secret_access_key: Lambda::SECRET.to_owned(),
+            ..LambdaPolicy::default()
+        }),
+        ..request("", "{}")
+    };
+    for (id, asked, outcome, expected) in [
+        ("the policy's", request("versions", "{}"), "ok", ["context", "live", "us-east-1"]),
+        ("the call's", chosen("versions", "3"), "ok", ["context", "3", "us-east-1"]),
+        ("none", request("echo", "{}"), "ok", ["echo", "", "us-east-1"]),
+        ("not allowed", chosen("versions", "4"), "error", ["context", "", "us-east-1"]),
+        ("brought", brought("context"), "ok", ["context", "7", "eu-west-1"]),
+        ("not brought", chosen_of(brought("context"), "4"), "error", ["context", "", "eu-west-1"]),
+        ("brought in vain", brought("missing"), "error", ["missing", "7", "eu-west-1"]),
+        ("unknown", request("nobody", "{}"), "error", ["", "", ""]),
+    ] {
+        let streamed = identified(&format!("{id}, streamed"), asked.clone());
+        if let Ok(answer) = caller.clone().execute_policy_stream(streamed).await {
+            let mut parts = answer.into_inner();
+            while parts.message().await.unwrap().is_some() {}
+        }
+        let _ = execute(&caller, identified(id, asked)).await;
+        for id in [id, &format!("{id}, streamed")] {
+            let line = told.line(id, |line| line["request_id"] == *id).await;
+            assert_eq!(line["outcome"], outcome, "{line}");
+            let said = ["function", "qualifier", "region"].map(|field| line[field].as_str().unwrap_or_default());
+            assert_eq!(said, expected, "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_says_how_large_it_was() {
+    let told = Told::start().await;
+    let json = format!("\"{}\"", "x".repeat(1 << 20));
+    let asked = identified("large", request("queued", &json));
+    execute(&client(&told.address).await, asked).await.unwrap_err();
+    let line = told.line("large", |line| line["request_id"] == "large").await;
+    assert_eq!((&line["reason"], &line["event_bytes"]), (&"PAYLOAD_TOO_LARGE".into(), &json.len().into()), "{line}");
+    assert!(line["queue_us"].is_null(), "it did not come to ask for a place: {line}");
+    assert!(!told.metrics().await.contains("lambda_policy_call_queue_duration_seconds_count{policy=\"queued\"} 1"));
+}
+
+#[tokio::test]
+async fn a_verdict_that_holds_has_its_line_its_span_and_its_count_though_nothing_runs() {
+    let told = Told::start().await;
+    let mut authz = AuthorizationClient::new(channel(&told.address).await);
+    for (user, verdict) in [("ada", "allowed"), ("nobody", "refused")] {
+        for held in [false, true] {
+            let id = format!("{user}, {}", if held { "held" } else { "asked" });
+            let headers = [("x-user", user.to_owned()), ("authorization", format!("Bearer {user}"))];
+            let http = attribute_context::HttpRequest {
+                method: "GET".into(),
+                id: id.clone(),
+                headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+                ..Default::default()
+            };
+            let request = attribute_context::Request { http: Some(http), ..Default::default() };
+            let attributes = AttributeContext { request: Some(request), ..Default::default() };
+            let mut asked = Request::new(CheckRequest { attributes: Some(attributes) });
+            asked.metadata_mut().insert("x-lambda-policy", "guard".parse().unwrap());
+            let answer = authz.check(asked).await.unwrap().into_inner();
+            let passes = matches!(answer.http_response, Some(HttpResponse::OkResponse(_)));
+            assert_eq!(passes, verdict == "allowed", "{id}");
+
+            let lines = told.lines_of(&id).await;
+            let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+            let ran = if held { "no" } else { "yes" };
+            for (field, value) in [
+                ("rpc", "ext_authz"),
+                ("policy", "guard"),
+                ("outcome", "ok"),
+                ("verdict", verdict),
+                ("ran", ran),
+                ("function", "authorize"),
+                ("region", "us-east-1"),
+            ] {
+                assert_eq!(line[field], value, "{field}: {line}");
+            }
+            assert_eq!((line["held"] == true, line["lambda_us"].is_u64()), (held, !held), "{line}");
+            assert!(line["total_us"].is_u64(), "{line}");
+            let span = told.span(line).await;
+            assert_eq!(attribute(&span.attributes, "lambda_policy.verdict"), verdict);
+            assert_eq!(attribute(&span.attributes, "lambda_policy.ran"), ran);
+            let below = told.collector.spans().iter().filter(|other| other.parent_span_id == span.span_id).count();
+            assert_eq!(below, usize::from(!held), "{id}: only what is invoked has a span of that");
+        }
+    }
+    assert_eq!(told.lambda.runs("authorize"), 2);
+    let metrics = told.metrics().await;
+    assert!(metrics.contains("lambda_policy_calls_total{outcome=\"ok\",policy=\"guard\"} 4.0\n"), "{metrics}");
+    let is = |line: &&str| line.starts_with("rpc_client_call_duration_seconds_count{") && line.contains("\"guard\"");
+    let invoked = metrics.lines().find(is).unwrap();
+    assert!(invoked.ends_with(" 2"), "{invoked}");
 }
 
 #[tokio::test]

@@ -153,22 +153,24 @@ async fn they_say_what_became_of_calls() {
     }
 
     let client = "rpc_client_call_duration_seconds_count";
-    for (policy, name, error, expected) in [
-        ("echo", "echo", "", 3.0),
-        ("inline", "", "", 1.0),
-        ("busy", "context", "FUNCTION_THROTTLED", 1.0),
-        ("gone", "echo", "LAMBDA_UNREACHABLE", 1.0),
-        (UNKNOWN_POLICY, "", "POLICY_NOT_FOUND", 0.0),
+    for (policy, name, server, error, expected) in [
+        ("echo", "echo", "127.0.0.1", "", 3.0),
+        ("inline", "", "", "", 1.0),
+        ("busy", "context", "127.0.0.1", "FUNCTION_THROTTLED", 1.0),
+        ("gone", "echo", "localhost", "LAMBDA_UNREACHABLE", 1.0),
+        (UNKNOWN_POLICY, "", "", "POLICY_NOT_FOUND", 0.0),
     ] {
         let labels = [
             ("policy", policy),
             ("faas_invoked_name", name),
+            ("server_address", server),
             ("error_type", error),
             ("rpc_system_name", "aws-api"),
             ("rpc_method", "Lambda/Invoke"),
         ];
         assert_eq!(scraped.sum(client, &labels), expected, "{policy}");
     }
+    assert!(scraped.values("server_port").iter().any(|port| lambda.url().ends_with(&format!(":{port}"))));
     for (status, expected) in [("200", 7.0), ("429", 1.0), ("404", 0.0)] {
         let labels = [("http_response_status_code", status)];
         assert_eq!(scraped.sum("lambda_policy_lambda_responses_total", &labels), expected, "{status}");

@@ -298,6 +298,23 @@ fn rules_and_dashboard_name_metrics_and_labels_that_there_are() {
 }
 
 #[test]
+fn the_dashboard_shows_every_metric() {
+    /// Of no use to whoever looks for what is wrong.
+    const NOT_SHOWN: &str = "process_memory_virtual_bytes";
+    let names = |expr: &str| named(expr).metrics.into_iter().map(|(metric, _)| metric).collect::<Vec<_>>();
+    let mut shown: BTreeSet<_> = queries(&dashboard()).iter().flat_map(|(_, expr)| names(expr)).collect();
+    // A rule is recorded before those that use it.
+    for rule in rules(&Linters::install()).iter().rev().filter(|rule| !rule.value["record"].is_null()) {
+        if shown.contains(&rule.name) {
+            shown.extend(names(&rule.expr));
+        }
+    }
+    let is_shown = |name: &str| ["", "_bucket", "_count"].iter().any(|of_it| shown.contains(&format!("{name}{of_it}")));
+    let missing: Vec<_> = ALL.iter().map(|metric| metric.prometheus()).filter(|name| !is_shown(name)).collect();
+    assert_eq!(missing, [NOT_SHOWN]);
+}
+
+#[test]
 fn the_operators_rules_are_the_same() {
     let linters = Linters::install();
     let mut rules = linters.documents(&read("prometheus/rules.yaml")).remove(0);

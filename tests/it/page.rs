@@ -187,7 +187,7 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
         ("fails", "failing", "unhandled", ""),
         ("garbled", "failing", "malformed", "statusCode is missing"),
         ("busy", "failing", "OVERLOADED", "max_in_flight"),
-        ("late", "failing", "TIMEOUT", "time"),
+        ("late", "failing", "TIMEOUT", "the policy's `timeout` of "),
         ("missing", "failing", "FUNCTION_NOT_FOUND", "no such function"),
         ("private", "failing", "CALLER_DENIED", ""),
         ("_unknown", "failing", "POLICY_NOT_FOUND", "no policy"),

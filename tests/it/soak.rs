@@ -41,7 +41,8 @@ async fn a_soak_leaves_no_call_no_byte_no_stream_and_no_task_behind() {
     let policies = parse(&configuration(&lambda, &proxy, 0)).unwrap_or_else(|faults| panic!("{faults}")).policies;
     let limits = Limits { in_flight: 64, bytes: 64 << 20 };
     lambda_policy::lambda::install_crypto();
-    let engine = Arc::new(Engine::new(policies, limits, 1, lambda_policy::telemetry::Metrics::new(None).unwrap()));
+    let engine =
+        Arc::new(Engine::new(policies, limits, 1, lambda_policy::telemetry::Metrics::new(true, None, 0).unwrap()));
     let options = Options {
         max_connection_age: Duration::from_secs(1),
         max_connections: 4096,

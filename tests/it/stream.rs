@@ -195,13 +195,17 @@ async fn what_breaks_off_ends_in_an_error_and_never_in_an_end() {
         assert!(!complete || head.status == 502, "{bytes}: {head:?}");
         assert!(head.status == 502 || whole.starts_with(&joined(&frames)), "{bytes}");
     }
-    for policy in ["impatient", "short"] {
+    for (policy, said) in [
+        ("impatient", "the function wrote nothing for as long as the policy's `idle_timeout` allows"),
+        ("short", "the policy's `timeout` of 700ms passed before the answer was complete"),
+    ] {
         let (reason, code) = ("TIMEOUT", Code::DeadlineExceeded);
         lambda.clear_faults();
         lambda.add_fault("stream=stall:5s".parse().unwrap());
         let asked = Instant::now();
         let heard = stream(&service, request(policy, r#"{"chunks": 3, "every": 5}"#)).await;
         assert_eq!(heard.broken(), (code, reason, "maybe"), "{policy}");
+        assert!(heard.broken.as_ref().unwrap().status.message().starts_with(said), "{policy}: {:?}", heard.broken);
         assert!(asked.elapsed() < Duration::from_secs(4) && !heard.body.is_empty(), "{policy}");
     }
     // Until it begins, a call fails as any other.

@@ -149,13 +149,20 @@ async fn the_same_goes_through_the_facade() {
     let lambda = lambda().await;
     let (collector, telemetry) = Collector::start("{ratio: 0}").await;
     let mut service = Service::start_with(&(telemetry + &config(&lambda, "", POLICIES)), None).await;
-    let answer = get(&service, "/v1/policies/http/http/a/b?c=d", &[("traceparent", SAMPLED)]).await;
+    let headers = [("traceparent", SAMPLED), ("x-forwarded-proto", "https")];
+    let answer = get(&service, "/v1/policies/http/http/a/b?c=d", &headers).await;
     let (server, client) = pair(&mut service, &collector).await;
     assert_eq!(answer["traceId"], format!("{ROOT};Parent={};Sampled=1", hex(&client.span_id)));
     assert_eq!(hex(&server.parent_span_id), CALLERS);
     assert_eq!(server.name, "GET /v1/policies/{policy}/http/{*path}");
     for (name, value) in [
         ("http.request.method", "GET"),
+        ("http.request.method_original", ""),
+        ("url.scheme", "https"),
+        ("network.protocol.version", "1.1"),
+        ("error.type", ""),
+        ("url.path", ""),
+        ("url.query", ""),
         ("http.route", "/v1/policies/{policy}/http/{*path}"),
         ("http.response.status_code", "200"),
         ("rpc.system.name", ""),

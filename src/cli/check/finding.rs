@@ -54,7 +54,12 @@ impl Finding {
                     format!("{why}: check the network, DNS, and the VPC endpoint and its security group"),
                 )
             }
-            Kind::Timeout if error.ran() == Ran::No => Self::fails("unreachable", error.message()),
+            // It is the probe's own time that was up.
+            Kind::Timeout => match (error.ran(), error.spent().and_then(|spent| spent.lambda)) {
+                (Ran::Maybe, _) => Self::fails("unclear", "lambda did not answer in time: try again"),
+                (Ran::No, Some(_)) => Self::fails("unreachable", "there was no connection to lambda in time"),
+                (Ran::No, None) => Self::fails("no credentials", "there were none in time"),
+            },
             Kind::FunctionThrottled => Self::fails("unclear", "lambda throttles: try again"),
             Kind::FunctionNotReady => Self::fails("not ready", format!("{}: try again", or(said.code, "not ready"))),
             Kind::FunctionMisconfigured => {
@@ -182,8 +187,10 @@ fn unavailable(policy: &Policy, said: &Said<'_>) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, error::Spent};
 
     const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
 
@@ -265,6 +272,23 @@ mod tests {
             ),
         ] {
             assert_eq!(found(credentials, kind, &detail), expected, "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_probe_whose_time_was_up_says_what_it_waited_for_and_nothing_of_callers() {
+        for (ran, lambda, expected) in [
+            (Ran::No, None, "no credentials"),
+            (Ran::No, Some(Duration::ZERO), "unreachable"),
+            (Ran::Maybe, Some(Duration::ZERO), "unclear"),
+        ] {
+            let spent = Spent { lambda, ..Spent::default() };
+            let error = Error::new(Kind::Timeout, "the caller's deadline passed").with_ran(ran).with_spent(spent);
+            let Finding::Fails { what, remedy } = Finding::of(&policy("default"), &error) else {
+                panic!("it does not")
+            };
+            assert_eq!(what, expected);
+            assert!(remedy.contains("in time") && !remedy.contains("caller"), "{remedy}");
         }
     }
 

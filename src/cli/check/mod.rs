@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Nobody reads them.
-    let metrics = match Metrics::new(None) {
+    let metrics = match Metrics::new(true, None, 0) {
         Ok(metrics) => metrics,
         Err(error) => return wrong(&error),
     };

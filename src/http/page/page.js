@@ -21,7 +21,7 @@ const ADVICE = {
   CREDENTIALS_REJECTED: "As the error says: renew the keys, check the role and its trust policy, or set the clock of this machine.",
   LAMBDA_UNREACHABLE: "Check the endpoint, DNS, routes, security groups and the proxy between here and Lambda.",
   LAMBDA_FAILED: "Lambda failed or broke off: if it lasts, see the AWS health dashboard and the endpoint's proxies.",
-  TIMEOUT: "The function is slower than `timeout` or the caller's deadline: see its duration in CloudWatch. Or the request came too slowly: see the error.",
+  TIMEOUT: "The function is slower than the policy's `timeout` or the caller's deadline, as the error says: see its duration in CloudWatch. Or the request came too slowly.",
   OVERLOADED: "More calls at once than `max_in_flight` or the policy's share of it allows, or more bytes than `max_mib_in_flight`, as the error says: raise it, add replicas, or make the function faster.",
   BREAKER_OPEN: "The function is left alone after failures in a row: the other errors say why, and the log's line `a breaker opens`.",
   SHUTTING_DOWN: "This replica stops: gateways should use another one.",

@@ -139,11 +139,13 @@ impl Remote {
         self.failing.store(None);
     }
 
-    /// Takes note of an attempt that failed.
-    pub fn failed(&self, error: String) {
-        let (since, failures) =
-            self.failing().map_or_else(|| (SystemTime::now(), 0), |before| (before.since, before.failures));
-        self.failing.store(Some(Arc::new(Failing { since, failures: failures.saturating_add(1), error })));
+    /// Takes note of an attempt that failed, and says of how many.
+    pub fn failed(&self, error: String) -> u32 {
+        let before = self.failing();
+        let since = before.as_ref().map_or_else(SystemTime::now, |before| before.since);
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        self.failing.store(Some(Arc::new(Failing { since, failures, error })));
+        failures
     }
 
     /// How the last attempts have failed, if the last one did.
