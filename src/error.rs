@@ -56,10 +56,10 @@ const MAX_VIOLATIONS: usize = 16;
 const MAX_DETAIL: usize = 500;
 
 /// A call's failure.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
     message: String,
@@ -165,15 +165,6 @@ impl Error {
     /// The service's own error among the causes of another one.
     pub fn among<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
-    }
-
-    /// The same to say to another caller; what is known of the one call is left out.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        let mut again =
-            Self::new(self.kind(), self.message()).with_ran(self.ran()).with_retry_after(self.retry_after());
-        again.0.is_broken_off = self.is_broken_off();
-        again
     }
 
     /// Says how far the call came.

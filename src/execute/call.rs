@@ -208,6 +208,16 @@ pub fn named_in(path: &str) -> Cow<'_, str> {
     percent_decode_str(path.split('/').nth(3).unwrap_or_default()).decode_utf8_lossy()
 }
 
+/// Stands behind the policy in the path of a call of the contract as JSON.
+pub const EXECUTE: &str = ":execute";
+
+/// The policy that was meant by such a path which is none of a call, for its line.
+pub fn meant_by(path: &str) -> String {
+    let named = named_in(path);
+    let named = named.strip_suffix(EXECUTE).unwrap_or(&named);
+    if named.is_empty() { NO_POLICY } else { named }.to_owned()
+}
+
 /// A random id, for an HTTP call whose gateway gave it none.
 pub fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()

@@ -1,25 +1,25 @@
 //! The engine: every front turns its call into a [`Request`] and gets a [`Reply`] or the one [`Error`].
 
 pub mod answer;
+mod arrival;
 mod authorize;
 mod call;
 mod observe;
 mod settle;
 mod stream;
-mod unreceived;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub use self::arrival::{Arrival, id_of};
 pub use self::authorize::{Asking, Decision};
 pub use self::call::{
-    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, named_in,
-    request_id,
+    Choice, EXECUTE, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing,
+    meant_by, named_in, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
-pub use self::unreceived::{broken_off, unreceived};
 use crate::{
     admission::{Admission, Admitted, Limits, Permit, Trial},
     error::{Error, Kind, Spent},
@@ -28,7 +28,7 @@ use crate::{
         Caller, Deadline, InlineDefaults, Policies, Policy, Qualifier, Target,
         callers::{Identified, Presented},
     },
-    telemetry::{self, Metrics, access::Line},
+    telemetry::{Metrics, access::Line},
     trace::{self, Reached, Step, Trace},
 };
 
@@ -76,13 +76,9 @@ impl Engine {
         Line::start(&self.metrics, rpc, policy)
     }
 
-    /// Begins the access line of a call that came by plain HTTP, within its trace.
-    pub fn line_of<B>(&self, rpc: &'static str, policy: &str, id: &str, request: &http::Request<B>) -> Line {
-        let (headers, extensions) = (request.headers(), request.extensions());
-        let headers = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let trace = self.trace(extensions.get().cloned(), headers);
-        trace.came(|| telemetry::came(request, extensions.get::<Peer>().is_some_and(|peer| peer.tls)));
-        self.line(rpc, policy).of(id).by(extensions.get().unwrap_or(&Caller::default())).within(trace)
+    /// The line of a call that nobody has read: whether its caller may call the policy that it names is not known.
+    pub fn unread(&self, line: Line) -> Line {
+        line.unread(&self.metrics)
     }
 
     /// The trace of a call: what its front was told by metadata or headers, else what the headers of the HTTP call say that

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     http::{Response, header},
     routing::{get, post},
@@ -14,11 +14,11 @@ use axum::{
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
-use super::{MAX_MESSAGE, deadline::Deadline, decode, encode};
+use super::{MAX_MESSAGE, deadline::Deadline, decode, encode, no_call};
 use crate::{
     error::{Error, Kind, unread},
     event::problem,
-    execute::{self, Engine},
+    execute::{self, Arrival, EXECUTE, Engine},
     pb::{self, ExecutePolicyRequest},
     policy::Caller,
     telemetry::names::http as names,
@@ -27,7 +27,6 @@ use crate::{
 const RPC: &str = "ExecutePolicy (JSON)";
 /// In the place of a name: the policy is in the body.
 const INLINE: &str = "-";
-const EXECUTE: &str = ":execute";
 /// Bytes are base64 in JSON.
 const MAX_BODY: usize = MAX_MESSAGE / 3 * 4 + 4;
 
@@ -45,46 +44,43 @@ pub fn routes(engine: Arc<Engine>) -> Router {
 }
 
 async fn list(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
-    match encode::policies(&engine.policies(), &Caller::of(request.extensions())) {
+    let caller = Caller::of(request.extensions());
+    match encode::policies(&engine.policies(), &caller) {
         Ok(listed) => respond(200, write(&listed, "lambdapolicy.v1.ListPoliciesResponse")),
-        Err(error) => failed(&error, &id(&request)),
+        Err(error) => {
+            no_call::refused("ListPolicies (JSON)", &caller, &error);
+            failed(&error, &execute::id_of(&request))
+        }
     }
 }
 
 /// Somebody meant a call: the other method is for who asks which policies there are.
 async fn not_allowed(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
     const NOT_ALLOWED: u16 = 405;
-    let id = id(&request);
-    let call = execute::named_in(request.uri().path());
-    let name = Some(call.strip_suffix(EXECUTE).unwrap_or(&call)).filter(|name| !name.is_empty());
+    let Arrival { id, line, .. } = engine.arrival(RPC, &execute::meant_by(request.uri().path()), &request);
     let error = Error::field("method", "is not the call's: expected POST of `/v1/policies/{policy}:execute`");
-    engine.line_of(RPC, name.unwrap_or(execute::NO_POLICY), &id, &request).told(NOT_ALLOWED).failed(&error);
+    line.told(NOT_ALLOWED).failed(&error);
     respond(NOT_ALLOWED, problem(NOT_ALLOWED, error.kind().reason(), error.message(), &id, None).body.into())
 }
 
 async fn execute(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
-    let id = id(&request);
-    let caller = Caller::of(request.extensions());
     let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
     let call = execute::named_in(request.uri().path()).into_owned();
     let name = call.strip_suffix(EXECUTE).unwrap_or(&call);
-    let mut line = engine.line_of(RPC, if name == INLINE { "" } else { name }, &id, &request).receiving();
-    let wire = match call.ends_with(EXECUTE) {
-        true => match engine.known(&caller) {
-            Ok(()) => read(name, request).await,
-            Err(error) => Err(Some(error)),
-        },
-        false => Err(Some(Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`"))),
-    };
-    line.received();
-    let wire = match wire {
-        // The line is dropped: it says that the caller went away.
-        Err(None) => return failed(&execute::broken_off(), &id),
-        Err(Some(error)) => Err(error),
-        Ok(wire) => Ok(wire),
+    let Arrival { id, caller, line } = engine.arrival(RPC, if name == INLINE { "" } else { name }, &request);
+    if !call.ends_with(EXECUTE) {
+        let error = Error::field("path", "is no call: expected `/v1/policies/{policy}:execute`");
+        line.failed(&error);
+        return failed(&error, &id);
+    }
+    let too_large = || Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes");
+    let (line, body) = match engine.receive(&caller, line, (request.into_body(), MAX_BODY), too_large).await {
+        Ok(received) => received,
+        Err(error) => return failed(&error, &id),
     };
     let inline = || engine.inline(&caller);
     let about = |name: &str, error| engine.about(&caller, name, error);
+    let wire = read(name, &body);
     let result = match wire.and_then(|wire| decode::request(wire, caller.clone(), deadline, inline, about)) {
         Ok(request) => engine.execute(request.told_by(&line)).await,
         Err(error) => Err(error),
@@ -101,11 +97,6 @@ async fn execute(State(engine): State<Arc<Engine>>, request: Request) -> Respons
     }
 }
 
-fn id(request: &Request) -> String {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-    id.map_or_else(execute::request_id, str::to_owned)
-}
-
 fn failed(error: &Error, id: &str) -> Response<Body> {
     let kind = error.kind();
     let problem = problem(kind.http_status(), kind.reason(), error.message(), id, error.retry_after());
@@ -116,14 +107,9 @@ fn failed(error: &Error, id: &str) -> Response<Body> {
     response
 }
 
-/// The message that the body is, with the policy that the path names. No error if the caller went away.
-async fn read(name: &str, request: Request) -> Result<ExecutePolicyRequest, Option<Error>> {
-    let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
-        execute::unreceived(&error, || {
-            Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes")
-        })
-    })?;
-    let mut json = serde_json::Deserializer::from_slice(&body);
+/// The message that the body is, with the policy that the path names.
+fn read(name: &str, body: &[u8]) -> Result<ExecutePolicyRequest, Error> {
+    let mut json = serde_json::Deserializer::from_slice(body);
     let read = DynamicMessage::deserialize(descriptor("lambdapolicy.v1.ExecutePolicyRequest"), &mut json)
         .and_then(|message| json.end().map(|()| message));
     let message = read
@@ -166,23 +152,22 @@ mod tests {
     use super::*;
     use crate::pb::{ExecutePolicyResponse, Timing, execute_policy_request::Input, execute_policy_response::Output};
 
-    async fn message(name: &str, body: &str) -> Result<ExecutePolicyRequest, Error> {
-        read(name, Request::new(Body::from(body.to_owned()))).await.map_err(Option::unwrap)
+    fn message(name: &str, body: &str) -> Result<ExecutePolicyRequest, Error> {
+        read(name, body.as_bytes())
     }
 
-    #[tokio::test]
-    async fn the_body_is_the_contract_in_protobufs_json() {
-        let wire = message("orders", r#"{"policy": "other", "payload": "eyJhIjoxfQ==", "invocation": "EVENT"}"#)
-            .await
-            .unwrap();
+    #[test]
+    fn the_body_is_the_contract_in_protobufs_json() {
+        let wire =
+            message("orders", r#"{"policy": "other", "payload": "eyJhIjoxfQ==", "invocation": "EVENT"}"#).unwrap();
         assert_eq!(wire.policy, "orders", "the path says which policy");
         let Some(Input::Payload(payload)) = wire.input else { panic!("a payload") };
         assert_eq!((&payload[..], wire.invocation), (&br#"{"a":1}"#[..], 2));
         let http =
-            message("orders", r#"{"http": {"method": "GET", "sourceIp": "::1", "path_parameters": {"a": "b"}}}"#).await;
+            message("orders", r#"{"http": {"method": "GET", "sourceIp": "::1", "path_parameters": {"a": "b"}}}"#);
         let Some(Input::Http(http)) = http.unwrap().input else { panic!("an HTTP call") };
         assert_eq!((http.source_ip.as_str(), http.path_parameters["a"].as_str()), ("::1", "b"), "both spellings");
-        let inline = message("-", r#"{"lambda": {"function": "f"}, "json": "{}"}"#).await.unwrap();
+        let inline = message("-", r#"{"lambda": {"function": "f"}, "json": "{}"}"#).unwrap();
         assert!(inline.policy.is_empty() && inline.lambda.is_some());
         for wrong in [
             "",
@@ -193,7 +178,7 @@ mod tests {
             r#"{"json": "{}"} x"#,
             r#"{"json": "{}", "payload": ""}"#,
         ] {
-            let error = message("orders", wrong).await.unwrap_err();
+            let error = message("orders", wrong).unwrap_err();
             assert_eq!((error.kind(), error.violations()[0].field.as_str()), (Kind::InvalidRequest, "body"), "{wrong}");
         }
     }

@@ -15,6 +15,7 @@ pub mod json;
 mod limits;
 mod load;
 mod measured;
+mod no_call;
 mod parting;
 mod plugin;
 mod reception;

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{deadline::Deadline, decode, encode, envoy::given, status::status};
+use super::{deadline::Deadline, decode, encode, envoy::given, no_call, status::status};
 use crate::{
     error::Error,
     execute::{self, Engine},
@@ -109,7 +109,10 @@ impl PolicyService for Service {
         &self,
         request: Request<pb::ListPoliciesRequest>,
     ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
-        let listed = encode::policies(&self.engine.policies(), &Caller::of(request.extensions()));
-        listed.map(Response::new).map_err(|error| status(&error))
+        let caller = Caller::of(request.extensions());
+        encode::policies(&self.engine.policies(), &caller).map(Response::new).map_err(|error| {
+            no_call::refused("ListPolicies", &caller, &error);
+            status(&error)
+        })
     }
 }

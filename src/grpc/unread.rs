@@ -17,7 +17,9 @@ use tower::{Layer, Service};
 
 use super::{
     envoy::{self, REQUEST_ID},
+    no_call,
     status::status,
+    stream::Connection,
 };
 use crate::{
     error::{Error, Kind},
@@ -52,9 +54,9 @@ pub(super) enum Why<'a> {
 /// What a line says of a call of which nobody knows more.
 struct Asked {
     engine: Arc<Engine>,
-    /// The front by its name in the access log; none of what is no call.
-    rpc: Option<&'static str>,
-    /// The policy, where the gateway names it beside the message.
+    /// The front by its name in the access log, or the method of what is no call.
+    rpc: Result<&'static str, &'static str>,
+    /// The policy, where the gateway names it beside the message. Whether it may call that one is not known.
     policy: Option<HeaderValue>,
     caller: Caller,
     told: Option<trace::Context>,
@@ -91,12 +93,14 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let rpc = spans::rpc(request.uri().path());
+        let (path, connection) = (request.uri().path(), request.extensions().get::<Connection>());
+        let rpc = spans::rpc(path).ok_or_else(|| no_call::method(path));
         let asked = Asked {
             engine: Arc::clone(&self.engine),
             rpc,
-            policy: rpc.and_then(|rpc| named(rpc, request.headers())),
-            caller: Caller::of(request.extensions()),
+            policy: rpc.ok().and_then(|rpc| named(rpc, request.headers())),
+            // Nobody has been asked who it is where nobody has to be known, but it is somewhere.
+            caller: Caller::of(request.extensions()).at(connection.and_then(|connection| connection.origin)),
             told: request.extensions().get().cloned(),
             id: request.headers().get(&REQUEST_ID).cloned(),
             began: Instant::now(),
@@ -126,19 +130,16 @@ where
 
 impl Asked {
     fn tell(&mut self, error: &Error) {
-        let Some(rpc) = self.rpc else {
-            if !error.is_broken_off() {
-                let (reason, detail) = (error.kind().reason(), error.detail());
-                tracing::warn!(reason, error = error.message(), detail, "a message that is no call was refused unread");
-            }
-            return;
+        let rpc = match self.rpc {
+            Ok(rpc) => rpc,
+            Err(method) => return no_call::refused(method, &self.caller, error),
         };
         let text =
             |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
         let policy = text(&self.policy).filter(|name| !name.is_empty());
         let trace = self.engine.trace(self.told.take(), std::iter::empty());
-        let line =
-            self.engine.line(rpc, policy.as_deref().unwrap_or(NO_POLICY)).of(&text(&self.id).unwrap_or_default());
+        let line = self.engine.unread(self.engine.line(rpc, policy.as_deref().unwrap_or(NO_POLICY)));
+        let line = line.of(&text(&self.id).unwrap_or_default());
         line.by(&self.caller).within(trace).since(self.began).by_status().failed(error);
     }
 }
@@ -168,8 +169,8 @@ pub(super) fn why(refused: &Status) -> Option<Why<'_>> {
     }
     Some(match refused.code() {
         Code::OutOfRange => {
-            let error = Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes");
-            Why::NoMessage(error.with_detail(refused.message()))
+            // tonic tells how large, by which each would be another one of the last errors.
+            Why::NoMessage(Error::new(Kind::PayloadTooLarge, "the message is larger than any that lambda takes"))
         }
         Code::Internal => {
             Why::NoMessage(Error::field("request", "is not a message of the contract").with_detail(refused.message()))

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, request::Parts},
     routing::any,
 };
 
 use crate::{
     error::{Error, Kind},
     event::{self, Head, caller},
-    execute::{self, Engine, Part, Peer, answer},
-    policy::{Caller, Invocation},
+    execute::{self, Arrival, Engine, Part, Peer, answer},
+    policy::Invocation,
     telemetry::{access::Line, names::http as names},
 };
 
@@ -38,46 +38,38 @@ async fn astray(State(engine): State<Arc<Engine>>, request: Request) -> Response
     if !request.uri().path().starts_with(POLICIES) {
         return respond_with(Head { status: NOT_FOUND, headers: Vec::new() }, Body::empty());
     }
-    let id = id(&request);
-    let named = execute::named_in(request.uri().path());
-    let named = Some(named.strip_suffix(":execute").unwrap_or(&named)).filter(|name| !name.is_empty());
+    let Arrival { id, line, .. } = engine.arrival(RPC, &execute::meant_by(request.uri().path()), &request);
     let expected = "is no call: expected `/v1/policies/{policy}/http/{path}` or `/v1/policies/{policy}:execute`";
     let error = Error::field("path", expected);
-    engine.line_of(RPC, named.unwrap_or(execute::NO_POLICY), &id, &request).told(NOT_FOUND).failed(&error);
+    line.told(NOT_FOUND).failed(&error);
     respond(event::Reply { status: NOT_FOUND, ..answer::problem(&error, &id) })
 }
 
 async fn pass(State(engine): State<Arc<Engine>>, request: Request) -> Response<Body> {
-    let id = id(&request);
+    let most = Invocation::RequestResponse.max_payload();
     let policy = execute::named_in(request.uri().path()).into_owned();
-    let caller = Caller::of(request.extensions());
-    let mut line = engine.line_of(RPC, &policy, &id, &request).receiving();
+    let Arrival { id, caller, line } = engine.arrival(RPC, &policy, &request);
     let streams = engine.policies().named.get(policy.as_str()).is_some_and(|policy| policy.stream);
-    let read = match engine.known(&caller) {
-        Ok(()) => call(request, &id).await,
-        Err(error) => Err(Some(error)),
+    let (head, body) = request.into_parts();
+    let too_large =
+        || Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"));
+    let (line, body) = match engine.receive(&caller, line, (body, most), too_large).await {
+        Ok(received) => received,
+        Err(error) => return respond(answer::problem(&error, &id)),
     };
-    line.received();
-    let result = match read {
-        // Of an answer to HEAD nobody reads a body.
-        Ok(call) if streams && call.method != "HEAD" => {
-            let request = execute::Request::http(caller, policy, call, None).told_by(&line);
-            return stream(&engine, request, line, &id).await;
-        }
-        Ok(call) => engine.execute(execute::Request::http(caller, policy, call, None).told_by(&line)).await,
-        Err(Some(error)) => Err(error),
-        // The line is dropped: it says that the caller went away.
-        Err(None) => return respond(answer::problem(&execute::broken_off(), &id)),
-    };
+    let call = call(&head, body, &id);
+    // Of an answer to HEAD nobody reads a body.
+    let streams = streams && call.method != "HEAD";
+    let request = execute::Request::http(caller, policy, call, None).told_by(&line);
+    if streams {
+        return stream(&engine, request, line, &id).await;
+    }
+    let result = engine.execute(request).await;
     match &result {
         Ok(reply) => line.told(reply.http_status()).answered(reply.answered()),
         Err(error) => line.failed(error),
     }
     respond(answer::http(result, &id))
-}
-
-fn id(request: &Request) -> String {
-    text(request.headers(), "x-request-id").map_or_else(execute::request_id, str::to_owned)
 }
 
 /// The answer as it comes. A body that breaks off ends in an error, which resets the stream in HTTP/2 and closes the
@@ -113,16 +105,8 @@ impl std::fmt::Display for BrokenOff {
 
 impl std::error::Error for BrokenOff {}
 
-/// The call as the gateway made it. The path is what stands behind the policy, still encoded. No error if the gateway went
-/// away.
-async fn call(request: Request, id: &str) -> Result<event::Call, Option<Error>> {
-    let (head, body) = request.into_parts();
-    let most = Invocation::RequestResponse.max_payload();
-    let body = to_bytes(body, most).await.map_err(|error| {
-        execute::unreceived(&error, || {
-            Error::new(Kind::PayloadTooLarge, format!("the body has more than {most} bytes, as many as lambda takes"))
-        })
-    })?;
+/// The call as the gateway made it. The path is what stands behind the policy, still encoded.
+fn call(head: &Parts, body: Bytes, id: &str) -> event::Call {
     let path = head.uri.path();
     // The router has seen that there is a policy before and `/http` behind it; a policy's name has no slash.
     let path = path.splitn(6, '/').nth(5).map_or_else(String::new, |below| format!("/{below}"));
@@ -131,7 +115,7 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Option<Error>> 
     let host = head.uri.authority().map(|authority| authority.as_str()).or_else(|| text(headers, "host"));
     let scheme =
         text(headers, "x-forwarded-proto").or_else(|| peer.map(|peer| if peer.tls { "https" } else { "http" }));
-    Ok(event::Call {
+    event::Call {
         method: head.method.to_string(),
         path: if path.is_empty() { "/".to_owned() } else { path },
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -154,7 +138,7 @@ async fn call(request: Request, id: &str) -> Result<event::Call, Option<Error>> 
         account_id: String::new(),
         api_id: String::new(),
         received: SystemTime::now(),
-    })
+    }
 }
 
 /// The caller's address, as the gateway wrote it last.

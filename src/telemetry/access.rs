@@ -12,6 +12,7 @@ use std::{
 use super::{
     meters::{End, Meters, Times},
     metrics::Metrics,
+    names::UNKNOWN_POLICY,
     spans::Ended,
 };
 use crate::{
@@ -57,8 +58,10 @@ pub struct Answered<'a> {
 pub struct Line {
     meters: Arc<Meters>,
     rpc: &'static str,
-    /// What the caller wrote, where that is no policy's name.
+    /// What the caller wrote, where the figures are not that policy's.
     policy: Option<String>,
+    /// Whether that is a policy's name all the same.
+    unread: bool,
     request_id: String,
     /// Who made it, by its name in the configuration.
     caller: Option<Name>,
@@ -67,7 +70,7 @@ pub struct Line {
     trace: Trace,
     /// What the caller was told, if that is a status of HTTP.
     status: Option<u16>,
-    /// Whether an answer that comes in pieces has begun.
+    /// Whether an answer that comes in pieces has begun, or a gateway is told by gRPC's status: nothing else tells how it ended.
     begun: bool,
     /// How far the call has come, for when its caller goes away.
     reached: Reached,
@@ -104,6 +107,7 @@ impl Line {
             meters,
             rpc,
             policy,
+            unread: false,
             request_id: String::new(),
             caller: None,
             origin: None,
@@ -117,6 +121,16 @@ impl Line {
             started,
             ended: false,
         }
+    }
+
+    /// Says that nobody has read the call. Who may not call a policy must not change its figures by naming it, nor does its
+    /// function answer for how slowly somebody sends: the line has the name, and the figures are those of none.
+    #[must_use]
+    pub fn unread(mut self, metrics: &Metrics) -> Self {
+        let named = std::mem::replace(&mut self.meters, metrics.of(UNKNOWN_POLICY));
+        self.unread = self.policy.is_none();
+        self.policy.get_or_insert_with(|| named.name.to_string());
+        self
     }
 
     /// Says who makes the call, if that is known.

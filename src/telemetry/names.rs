@@ -103,7 +103,9 @@ pub const LAMBDA_STATUSES: [&str; 18] = [
 /// A policy's name.
 pub const POLICY: Label = label(
     "policy",
-    Values::From("a configured policy's name, `inline`, or `_unknown` for a name that no policy has, and for none"),
+    Values::From(
+        "a configured policy's name, `inline`, or `_unknown` for a name that no policy has, for none, and for what is not received",
+    ),
 );
 /// How a call ended.
 pub const OUTCOME: Label = label("outcome", Values::Words(&OUTCOMES));

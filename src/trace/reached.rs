@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    error::{Ran, Spent},
+    error::{Error, Ran, Spent},
     policy::Target,
 };
 
@@ -27,6 +27,7 @@ struct Marks {
     authorized: AtomicU64,
     event_bytes: AtomicUsize,
     sent: AtomicBool,
+    refused: OnceLock<(u16, Error)>,
 }
 
 impl Reached {
@@ -34,7 +35,8 @@ impl Reached {
     pub fn new(began: Instant) -> Self {
         let (asked, admitted, authorized) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (event_bytes, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Marks { began, invoked: OnceLock::new(), asked, admitted, authorized, event_bytes, sent }))
+        let (invoked, refused) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Marks { began, invoked, asked, admitted, authorized, event_bytes, sent, refused }))
     }
 
     /// Which function it invokes, in the version that was chosen for it.
@@ -82,6 +84,22 @@ impl Reached {
     /// Whether the function may have run, as far as is known here.
     pub fn ran(&self) -> Ran {
         if self.is_sent() { Ran::Maybe } else { Ran::No }
+    }
+
+    /// Its front ends it now, and tells its caller of this error by this status.
+    pub fn refuse(&self, status: u16, error: Error) {
+        let error = error.with_ran(self.ran());
+        let error = match self.spent(Instant::now()) {
+            Some(spent) => error.with_spent(spent),
+            None => error,
+        };
+        // It ends once.
+        let _ = self.0.refused.set((status, error));
+    }
+
+    /// Why its front has ended it, if it has.
+    pub fn refused(&self) -> Option<&(u16, Error)> {
+        self.0.refused.get()
     }
 
     /// Where the time went until now; nothing if the call did not come to ask for a place.

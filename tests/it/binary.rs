@@ -48,12 +48,16 @@ impl Process {
         self.said.lock().unwrap().clone()
     }
 
+    /// The lines of its log with this message.
+    pub(crate) fn lines(&self, message: &str) -> Vec<serde_json::Value> {
+        let said = self.said();
+        let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+
     /// The address that it says it serves at.
     pub(crate) fn address(&self, which: &str) -> Option<String> {
-        let said = self.said();
-        let line = said.lines().find(|line| line.contains("\"serving\""))?;
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line[which].as_str().map(str::to_owned)
+        self.lines("serving").first()?[which].as_str().map(str::to_owned)
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -192,7 +192,8 @@ async fn of_a_refused_call_the_line_says_where_it_came_from_and_what_it_presente
     let directory = Directory::new();
     let file = directory.write("f.yaml", &format!("{}{}", callers(), config(&lambda, "", POLICIES)));
     let process = Process::serve(&file, &[]);
-    let client = crate::support::client(&eventually("the service", async || process.address("grpc")).await).await;
+    let address = eventually("the service", async || process.address("grpc")).await;
+    let client = crate::support::client(&address).await;
     for (policy, value, reason, told) in [
         ("echo", None, "CALLER_UNAUTHENTICATED", "says nothing of who it is"),
         ("echo", Some("Bearer wrong"), "CALLER_UNAUTHENTICATED", "presents a token that no caller"),
@@ -203,16 +204,23 @@ async fn of_a_refused_call_the_line_says_where_it_came_from_and_what_it_presente
         let answered = execute(&client, by(request(policy, "{}"), COMMON, value)).await;
         assert_eq!(answered.err().map_or(String::new(), |failed| failed.reason), reason);
         let line = eventually(told, async || {
-            let said = process.said();
-            let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let mut calls = lines.filter(|line| line["message"] == "call");
-            calls.find(|line| {
+            process.lines("call").into_iter().find(|line| {
                 line["reason"].as_str().unwrap_or_default() == reason
                     && line["error"].as_str().unwrap_or_default().contains(told)
             })
         })
         .await;
         assert_eq!(line["peer"].as_str(), (!reason.is_empty()).then_some("127.0.0.1"), "{line}");
+    }
+    client.clone().list_policies(by(ListPoliciesRequest::default(), COMMON, Some("Bearer wrong"))).await.unwrap_err();
+    crate::support::admin(&address, "GET", "/v1/policies", "*/*", "").await;
+    for (method, told) in
+        [("ListPolicies", "presents a token that no caller"), ("ListPolicies (JSON)", "says nothing of who it is")]
+    {
+        let refused = || process.lines("a request that is no call was refused");
+        let line = eventually(method, async || refused().into_iter().find(|line| line["method"] == method)).await;
+        assert_eq!((&line["level"], &line["peer"]), (&"INFO".into(), &"127.0.0.1".into()), "{line}");
+        assert!(line["error"].as_str().is_some_and(|error| error.contains(told)), "{line}");
     }
     let (_, _, policies) =
         crate::support::admin(&process.address("admin").unwrap(), "GET", "/policies", "*/*", "").await;

@@ -81,7 +81,9 @@ impl Told {
         let lambda = lambda().await;
         let (collector, telemetry) = Collector::start("{ratio: 1}").await;
         let directory = Directory::new();
-        let file = directory.write("f.yaml", &(telemetry + &config(&lambda, "inline_policies: allow", POLICIES)));
+        // With one worker the lines come in the order of their calls.
+        let file =
+            directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1, inline_policies: allow", POLICIES)));
         let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", "info")]);
         let address = eventually("the service", async || process.address("grpc")).await;
         Self { lambda, process, collector, address, _directory: directory }
@@ -109,9 +111,14 @@ impl Told {
     }
 
     fn lines(&self) -> Vec<Value> {
-        let said = self.process.said();
-        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["message"] == "call").collect()
+        self.process.lines("call")
+    }
+
+    /// The last errors that `/status` has.
+    async fn last_errors(&self) -> Vec<Value> {
+        let (_, _, status) = admin(&self.process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["calls"]["last_errors"].as_array().unwrap().clone()
     }
 
     /// The server's span of the line's call.
@@ -500,6 +507,7 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
         assert!(*reason != "TIMEOUT" || micros(line, "receive_us") > 250_000, "{line}");
         let span = told.span(line).await;
         assert_eq!(attribute(&span.attributes, "lambda_policy.reason"), *reason);
+        assert_eq!(attribute(&span.attributes, "lambda_policy.policy"), "_unknown");
         let code = match *reason {
             // ext_proc is answered in its own words once its stream has begun.
             _ if *rpc == "ext_proc" && !id.ends_with("compressed") => "OK",
@@ -509,24 +517,77 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
         assert_eq!(attribute(&span.attributes, "rpc.response.status_code"), code, "{id}");
     }
     let metrics = told.metrics().await;
-    for (policy, reason, count) in [
-        ("_unknown", "INVALID_REQUEST", 8),
-        ("_unknown", "PAYLOAD_TOO_LARGE", 4),
-        ("_unknown", "TIMEOUT", 8),
-        ("greet", "INVALID_REQUEST", 4),
-        ("greet", "PAYLOAD_TOO_LARGE", 2),
-        ("greet", "TIMEOUT", 4),
-    ] {
-        let counted = format!(
-            "lambda_policy_calls_total{{outcome=\"error\",policy=\"{policy}\",reason=\"{reason}\"}} {count}.0\n"
-        );
+    for (reason, count) in [("INVALID_REQUEST", 12), ("PAYLOAD_TOO_LARGE", 6), ("TIMEOUT", 12)] {
+        let counted = unknown(reason, count);
         assert!(metrics.contains(&counted), "{counted}{metrics}");
     }
-    let (_, _, status) = admin(&told.process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
-    let status: Value = serde_json::from_str(&status).unwrap();
-    let last = status["calls"]["last_errors"].as_array().unwrap();
-    let shown = |id: &str| last.iter().any(|last| last["request_id"] == id);
-    assert!(shown("ProcessMessage-slow") && shown("ext_proc-slow"), "{last:?}");
+    assert_eq!(own_reasons(&metrics), None, "who names a policy changes none of its figures");
+    let last = told.last_errors().await;
+    let detail = |id: &str| &last.iter().find(|last| last["request_id"] == id).unwrap()["detail"];
+    assert_eq!(detail("ProcessMessage-slow"), &Value::Null, "{last:?}");
+    assert_eq!(detail("ext_proc-slow"), "the call names `greet`", "{last:?}");
+    assert_eq!(detail("ext_proc-large"), "the call names `greet`", "and not how large it is: {last:?}");
+
+    let path = "lambdapolicy.v1.PolicyService/ListPolicies";
+    let asked =
+        http::Request::post(format!("http://{}/{path}", told.address)).header("content-type", "application/grpc");
+    h2.request(asked.body(sent(NONE, true)).unwrap()).await.unwrap();
+    let line = eventually("the list", async || told.process.lines("a request that is no call was refused").pop()).await;
+    for (field, value) in
+        [("method", "ListPolicies"), ("reason", "INVALID_REQUEST"), ("peer", "127.0.0.1"), ("level", "INFO")]
+    {
+        assert_eq!(line[field], value, "{line}");
+    }
+}
+
+/// The series of calls whose policy is not known.
+fn unknown(reason: &str, count: usize) -> String {
+    format!("lambda_policy_calls_total{{outcome=\"error\",policy=\"_unknown\",reason=\"{reason}\"}} {count}.0\n")
+}
+
+/// A reason why a call of a policy has failed.
+fn own_reasons(metrics: &str) -> Option<&str> {
+    let of_calls = |line: &&str| line.starts_with("lambda_policy_calls_total{") && line.contains("reason=");
+    metrics.lines().filter(of_calls).find(|line| !line.contains("policy=\"_unknown\""))
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_received_is_none_of_its_policys_figures() {
+    let told = Told::start().await;
+    let h2 = h2();
+    for (path, rpc, policy) in [
+        ("greet/http/", "http", "greet"),
+        ("echo:execute", "ExecutePolicy (JSON)", "echo"),
+        ("-:execute", "ExecutePolicy (JSON)", "inline"),
+    ] {
+        for (what, bytes, ends, reason, status) in [
+            ("slow", Bytes::from_static(b"{"), false, "TIMEOUT", 504),
+            ("large", vec![b' '; 12 << 20].into(), true, "PAYLOAD_TOO_LARGE", 413),
+        ] {
+            let id = format!("{path}-{what}");
+            let asked = http::Request::post(format!("http://{}/v1/policies/{path}", told.address))
+                .header("x-request-id", &id)
+                .header("grpc-timeout", if what == "slow" { "300m" } else { "20S" });
+            let answer = h2.request(asked.body(sent(bytes, ends)).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), status, "{id}");
+            let lines = told.lines_of(&id).await;
+            let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+            for (field, value) in
+                [("rpc", rpc), ("policy", policy), ("outcome", "error"), ("reason", reason), ("ran", "no")]
+            {
+                assert_eq!(line[field], value, "{line}");
+            }
+        }
+    }
+    let metrics = told.metrics().await;
+    for reason in ["TIMEOUT", "PAYLOAD_TOO_LARGE"] {
+        assert!(metrics.contains(&unknown(reason, 3)), "{metrics}");
+    }
+    assert_eq!(own_reasons(&metrics), None);
+    let last = told.last_errors().await;
+    for policy in ["greet", "echo", "inline"] {
+        assert!(last.iter().any(|last| last["detail"] == format!("the call names `{policy}`")), "{policy}: {last:?}");
+    }
 }
 
 #[tokio::test]
@@ -587,6 +648,7 @@ async fn a_request_that_its_caller_breaks_off_is_a_cancelled_call() {
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let line = told.line("chunks", |line| line["request_id"] == "chunks").await;
     assert_eq!((&line["outcome"], &line["reason"]), (&"error".into(), &"INVALID_REQUEST".into()), "{line}");
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("size")), "what is wrong with them: {line}");
 }
 
 #[tokio::test]
@@ -642,11 +704,29 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
         let mut gateway = Gateway::open(&told, policy, id, mode).await;
         messages.into_iter().for_each(|message| gateway.say(message));
         assert_eq!(gateway.status().await, status, "{id}");
-        // Without its headers a request has no id but a random one.
-        let line = told.line(id, |line| line["rpc"] == "ext_proc" && line["reason"] == reason).await;
-        assert_eq!(one(line["request_id"].as_str().unwrap()).await, ["ext_proc", policy, reason], "{id}");
+        // Without its headers a request has the stream's id.
+        assert_eq!(one(id).await, ["ext_proc", policy, reason], "{id}");
     }
-    assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 4, "and no others");
+    let mut gateway = Gateway::open(&told, "slow", "too soon", BodySendMode::None).await;
+    gateway.say(headers("too soon"));
+    eventually("the call in flight", async || (told.lambda.runs("slow") == 1).then_some(())).await;
+    gateway.say(body("{}"));
+    assert_eq!(gateway.status().await, 500);
+    let lines = told.lines_of("too soon").await;
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    for (field, value) in [
+        ("policy", "slow"),
+        ("function", "slow"),
+        ("outcome", "error"),
+        ("reason", "INVALID_REQUEST"),
+        ("ran", "maybe"),
+        ("error", "a message of the gateway is out of order"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert!(line["lambda_us"].is_u64() && line["event_bytes"].is_u64(), "{line}");
+    assert_eq!(attribute(&told.span(line).await.attributes, "error.type"), "500");
+    assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 5, "and no others");
 
     let mut authz = AuthorizationClient::new(channel(&told.address).await);
     for (id, policy, status, reason) in

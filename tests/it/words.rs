@@ -118,9 +118,7 @@ impl Told {
     }
 
     fn lines(&self) -> Vec<Value> {
-        let said = self.process.said();
-        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["message"] == "call").collect()
+        self.process.lines("call")
     }
 
     async fn line(&self, number: usize) -> Value {

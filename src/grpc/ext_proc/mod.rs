@@ -42,7 +42,7 @@ use crate::{
     },
     policy::{Caller, Invocation, Policy},
     telemetry::access::Line,
-    trace::Context,
+    trace::{Context, Reached},
 };
 
 const RPC: &str = "ext_proc";
@@ -103,6 +103,8 @@ impl ExternalProcessor for Service {
 
 /// What came of a call, and the rest of an answer that has only begun.
 type Called = (Outcome, Option<Streamed>);
+/// A call until then.
+type Calling = Pin<Box<dyn Future<Output = Called> + Send>>;
 
 /// A stream.
 struct Session {
@@ -121,8 +123,8 @@ struct Session {
     inbound: Streaming<ProcessingRequest>,
     /// From the first message on.
     talk: Option<Talk>,
-    /// The function, until it has answered or begun to.
-    call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
+    /// The function, until it has answered or begun to, and how far it has come.
+    call: Option<(Calling, Reached)>,
     /// What follows of an answer that has begun.
     streamed: Option<Streamed>,
     /// What the stream ends with, if not in order.
@@ -190,7 +192,7 @@ impl Session {
                         continue;
                     }
                 },
-                Some(call) => tokio::select! {
+                Some((call, _)) => tokio::select! {
                     (outcome, streamed) = call => {
                         self.streamed = streamed;
                         Event::Outcome(outcome)
@@ -238,10 +240,16 @@ impl Session {
         self.refuse(error.kind().http_status(), error);
     }
 
-    /// Ends what does not become a call of the function: an error of the stream would let it through where the gateway has
+    /// Ends what is no call of the function, or not for long: an error of the stream would let it through where the gateway has
     /// `failure_mode_allow`.
     fn refuse(&mut self, status: u16, error: &Error) {
-        self.line().told(status).failed(error);
+        match (self.call.take(), &self.talk) {
+            // Its own line, which is written when it is dropped, tells why.
+            (Some((_call, reached)), Some(Talk { policy: Some(policy), .. })) => {
+                reached.refuse(status, error.clone().with_about(policy.about()));
+            }
+            _ => self.line().told(status).failed(error),
+        }
         let reply = event::Reply { status, ..problem(error, self.request_id()) };
         self.answers.push_back(answer::immediate(reply));
         self.over = true;
@@ -254,7 +262,8 @@ impl Session {
         let headers = talk.map_or(&[][..], |talk| talk.machine.headers());
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let trace = self.engine.trace(self.told.take(), headers);
-        let line = self.engine.line(RPC, policy.unwrap_or(execute::NO_POLICY)).of(self.request_id());
+        let line = self.engine.line(RPC, policy.unwrap_or(execute::NO_POLICY));
+        let line = if talk.is_some() { line } else { self.engine.unread(line) }.of(self.request_id());
         line.by(&self.caller).within(trace).since(self.began)
     }
 
@@ -264,9 +273,9 @@ impl Session {
     }
 
     /// Finds the policy of the call that the first message begins, and what to do for it.
-    fn begin(&mut self, mut first: ProcessingRequest) {
-        let attributes = Attributes::read(&first);
-        let hints = hints(self.named.take(), &mut first, &attributes);
+    fn begin(&mut self, first: ProcessingRequest) {
+        let attributes = Attributes::read(&first, envoy::given(&self.metadata));
+        let hints = hints(self.named.take(), &first, &attributes);
         let (policy, plan) = match envoy::choose(&self.engine.policies(), &self.caller, &hints) {
             Ok(Some(policy)) => {
                 let plan = policy.callout.as_ref().map_or(Plan::Backend, |callout| Plan::Callout(callout.phase));
@@ -300,7 +309,6 @@ impl Session {
     fn execute(&mut self, work: Work) {
         let Some(Talk { policy: Some(policy), attributes, .. }) = &self.talk else { return };
         let (engine, policy, deadline) = (Arc::clone(&self.engine), Arc::clone(policy), self.deadline);
-        let began = self.began;
         let caller = self.caller.clone();
         let Work { headers, body, answered, may_stream } = work;
         let call = Box::new(call(headers, body, attributes));
@@ -310,8 +318,9 @@ impl Session {
         let streams = may_stream && policy.stream && call.method != "HEAD";
         let request_id = attributes.request_id.clone();
         self.slow.as_mut().reset(Instant::now() + SLOW);
-        self.call = Some(Box::pin(async move {
-            let line = engine.line(RPC, policy.name.as_str()).of(&request_id).by(&caller).within(trace).since(began);
+        let line = engine.line(RPC, policy.name.as_str()).of(&request_id).by(&caller).within(trace).since(self.began);
+        let reached = line.reached().clone();
+        let calling = async move {
             let input = match &policy.callout {
                 Some(_) => Input::Callout(call, answered.map(Box::new)),
                 None => Input::Http(call),
@@ -332,7 +341,8 @@ impl Session {
                 }
             };
             (outcome, None)
-        }));
+        };
+        self.call = Some((Box::pin(calling), reached));
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     event, execute,
-    grpc::envoy::{self, Hints, last, pairs},
+    grpc::envoy::{self, Hints, last},
     pb::envoy::service::ext_proc::v3::{ProcessingRequest, processing_request::Request as Message},
 };
 
@@ -18,17 +18,11 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    pub(super) fn read(first: &ProcessingRequest) -> Self {
+    /// Of the stream's first message; `given` is the id that the gateway gave the stream.
+    pub(super) fn read(first: &ProcessingRequest, given: Option<&str>) -> Self {
         let text = |key: &str| first.attributes.values().find_map(|fields| envoy::text(fields, key));
-        let header = match &first.request {
-            Some(Message::RequestHeaders(message)) => {
-                let headers = message.headers.iter().flat_map(|map| &map.headers);
-                let mut ids = headers.filter(|header| header.key.eq_ignore_ascii_case("x-request-id"));
-                ids.next().map(envoy::header_text)
-            }
-            _ => None,
-        };
-        let request_id = header.or_else(|| text("request.id")).filter(|id| !id.is_empty());
+        let given = || given.filter(|id| !id.is_empty()).map(str::to_owned);
+        let request_id = header(first, "x-request-id").or_else(|| text("request.id")).or_else(given);
         Self {
             route: text("xds.route_name"),
             source: text("source.address"),
@@ -38,21 +32,25 @@ impl Attributes {
     }
 }
 
-pub(super) fn hints(named: Option<String>, first: &mut ProcessingRequest, attributes: &Attributes) -> Hints {
-    let headers = match &first.request {
-        Some(Message::RequestHeaders(message)) => pairs(message.headers.clone()),
-        _ => Vec::new(),
-    };
-    let pseudo = |name: &str| last(&headers, name).unwrap_or_default().to_owned();
-    let path = pseudo(":path");
+/// The last value of a request's header.
+fn header(first: &ProcessingRequest, name: &str) -> Option<String> {
+    let Some(Message::RequestHeaders(message)) = &first.request else { return None };
+    let header = message.headers.as_ref()?.headers.iter().rfind(|header| header.key.eq_ignore_ascii_case(name))?;
+    Some(envoy::header_text(header).trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// What the first message says of the call's policy; `named` is what the stream's metadata does.
+pub(super) fn hints(named: Option<String>, first: &ProcessingRequest, attributes: &Attributes) -> Hints {
+    let path = header(first, ":path").unwrap_or_default();
     Hints {
         named: named.or_else(|| envoy::named_in_metadata(first.metadata_context.as_ref())),
         route: attributes.route.clone(),
-        host: pseudo(":authority"),
+        host: header(first, ":authority").unwrap_or_default(),
         path: path.split('?').next().unwrap_or_default().to_owned(),
     }
 }
 
+/// The call, of which the pseudo-headers say what it is.
 pub(super) fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: &Attributes) -> event::Call {
     let source_ip = envoy::source_ip(attributes.source.as_deref(), &headers);
     let mut pseudo = |name: &str| {
@@ -62,7 +60,7 @@ pub(super) fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: 
     let (method, path) = (pseudo(":method").unwrap_or_default(), pseudo(":path").unwrap_or_default());
     let (authority, scheme) = (pseudo(":authority").unwrap_or_default(), pseudo(":scheme"));
     let (path, query) = path.split_once('?').map_or((path.as_str(), ""), |(path, query)| (path, query));
-    let call = event::Call {
+    event::Call {
         method,
         path: path.to_owned(),
         query: query.to_owned(),
@@ -71,7 +69,6 @@ pub(super) fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: 
         authority,
         protocol: attributes.protocol.clone().unwrap_or_default(),
         body,
-        headers: Vec::new(),
         route: String::new(),
         stage: String::new(),
         path_parameters: Default::default(),
@@ -81,6 +78,7 @@ pub(super) fn call(mut headers: Vec<(String, String)>, body: Bytes, attributes: 
         account_id: String::new(),
         api_id: String::new(),
         received: std::time::SystemTime::now(),
-    };
-    event::Call { headers, ..call }
+        // The last one, as others are read off them.
+        headers,
+    }
 }

@@ -86,6 +86,10 @@ impl Line {
 
     /// Writes the line of a call without an answer: as a warning unless only its caller can act on it.
     pub fn failed(mut self, error: &Error) {
+        self.fail(error);
+    }
+
+    fn fail(&mut self, error: &Error) {
         if error.is_broken_off() {
             // Dropped, it says so.
             return;
@@ -128,7 +132,7 @@ impl Line {
             Fault::Caller => failed!(info),
             Fault::Policy | Fault::Aws | Fault::Service => failed!(warn),
         }
-        let wanted = self.policy.as_ref().filter(|_| error.kind() == Kind::PolicyNotFound);
+        let wanted = self.policy.as_ref().filter(|_| self.unread || error.kind() == Kind::PolicyNotFound);
         let wanted = wanted.map(|name| format!("the call names `{name}`"));
         let wanted = wanted.or_else(|| refused.map(|origin| format!("the call comes from {origin}")));
         let detail = error.detail().or(wanted.as_deref());
@@ -161,6 +165,11 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
+            let reached = self.reached.clone();
+            if let Some((status, error)) = reached.refused() {
+                self.status = Some(*status);
+                return self.fail(error);
+            }
             let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
