@@ -1,10 +1,12 @@
 //! Which calls may begin: as many as there are places and room for, of functions that are not left alone for a while.
 
+mod astray;
 mod bodies;
 mod breaker;
 mod connections;
 mod gate;
 mod lanes;
+mod seldom;
 
 use std::sync::{
     Arc,
@@ -15,6 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 pub use self::{
+    astray::{Astray, Strays},
     bodies::{Bodies, Held},
     breaker::{State, Trial},
     connections::{Connections, Place, Refusal},
@@ -33,6 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Connections>,
+    astray: Arc<Astray>,
     gate: Arc<Gate>,
     bodies: Arc<Bodies>,
     closed: AtomicBool,
@@ -78,6 +82,7 @@ impl Admission {
         let gate = Gate::new(limits.in_flight);
         let admission = Self {
             connections: Arc::default(),
+            astray: Arc::default(),
             bodies: Bodies::new(limits.bytes),
             closed: AtomicBool::new(false),
             lanes: ArcSwap::default(),
@@ -92,6 +97,11 @@ impl Admission {
     /// The connections that calls come by.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    /// The requests that are no calls, as nothing is served at their path.
+    pub fn astray(&self) -> &Arc<Astray> {
+        &self.astray
     }
 
     /// Holds the calls from now on to what these policies say.

@@ -10,6 +10,7 @@ mod encode;
 mod envoy;
 mod ext_authz;
 mod ext_proc;
+mod foreign;
 mod handshake;
 pub mod json;
 mod limits;
@@ -53,17 +54,18 @@ use tower::{
     util::{MapRequestLayer, MapResponseLayer},
 };
 
-pub use self::{
-    load::Capacity,
-    stream::Socket,
-    tls::{ClientCa, Current, Tls, TlsError},
-};
 use self::{
+    foreign::Foreign,
     load::Load,
     parting::Parting,
     renewal::Renewal,
     stream::{Connection, Stream},
     web::Web,
+};
+pub use self::{
+    load::Capacity,
+    stream::Socket,
+    tls::{ClientCa, Current, Tls, TlsError},
 };
 use crate::{
     admission::{Connections, Place, Refusal},
@@ -113,6 +115,7 @@ pub struct Front {
     health: Health,
     tls: Option<Current>,
     measured: measured::Measured,
+    foreign: Foreign,
     parting: Parting,
 }
 
@@ -133,7 +136,7 @@ impl Front {
         let reporter = HealthReporter::new();
         let health = Health { reporter: reporter.clone(), leaving: Arc::default() };
         health.set(true).await;
-        let measured = measured::Measured::new(engine.metrics(), options.tls.is_some());
+        let measured = measured::Measured::new(&engine, options.tls.is_some());
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
@@ -165,7 +168,8 @@ impl Front {
             .tcp_nodelay(true)
             .max_connection_age(age);
         engine.admission().connections().bound(options.max_connections);
-        Self { routes, server, health, engine, tls: options.tls, measured, parting }
+        let foreign = Foreign(measured::services().into());
+        Self { routes, server, health, engine, tls: options.tls, measured, foreign, parting }
     }
 
     /// The switch of this front's health.
@@ -194,7 +198,7 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, measured, parting, .. } = self;
+        let Self { routes, server, engine, tls, measured, foreign, parting, .. } = self;
         let connections = Arc::clone(engine.admission().connections());
         let entered = Arc::clone(&connections);
         let sockets = sockets.filter_map(move |socket| std::future::ready(enter(&entered, socket)));
@@ -202,8 +206,8 @@ impl Front {
         let renewal = Renewal::new(&engine);
         let introduced = MapRequestLayer::new(move |request| introduce(&engine, request));
         let counted = MapRequestLayer::new(move |request| reception::counted(request, &bodies));
-        let router =
-            server.layer(measured).layer(parting).layer(introduced).layer(renewal).layer(counted).add_routes(routes);
+        let server = server.layer(measured).layer(parting).layer(foreign).layer(introduced).layer(renewal);
+        let router = server.layer(counted).add_routes(routes);
         match tls {
             None => {
                 let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::figures::{counted, failure, standing, time};
 use crate::{
+    admission::Strays,
     execute::Engine,
     policy::{callers::Callers, credentials::Base},
     telemetry::{Loss, Metrics},
@@ -86,6 +87,7 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
             "limit": admission.connections().most(),
             "refused": closed,
         },
+        "astray": {"grpc": strays(&admission.astray().grpc), "http": strays(&admission.astray().http)},
         "certificates": certificates.collect::<Vec<_>>(),
         "own_credentials": own,
         "issuers": policies.callers.as_ref().map(issuers).unwrap_or_default(),
@@ -133,6 +135,11 @@ fn calls(metrics: &Metrics) -> Value {
         calls.insert("last_errors".to_owned(), last.collect());
     }
     calls
+}
+
+/// How many requests went astray, and when the last one did.
+fn strays(strays: &Strays) -> Value {
+    json!({"count": strays.count(), "last": strays.last().map(time)})
 }
 
 /// How much was lost, and when last.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod admission;
+mod astray;
 mod binary;
 mod breaker;
 mod callers;

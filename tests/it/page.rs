@@ -291,6 +291,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     })
     .await;
 
+    admin(&service.address, "GET", "/v1/policy/orders/http/", "*/*", "").await;
+
     let base = format!("http://{}/", service.admin);
     browser.look(1440, 900, "light").await;
     browser.open(&base).await;

@@ -189,6 +189,9 @@ function showStatus(status) {
     const dropped = status.telemetry.dropped[what];
     if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${whole(dropped.count)} ${why}. Last ${ago(dropped.last)}.`));
   }
+  for (const [what, { count, last }] of [["calls of methods that there are not", status.astray.grpc], ["requests of plain HTTP for paths at which nothing is served", status.astray.http]]) {
+    if (last && now - Date.parse(last) < LATELY) notices.push(notice(false, `${whole(count)} ${what}. Last ${ago(last)}; the log has one a minute, with its path and where it comes from.`));
+  }
   replace(by("notices"), notices);
 
   const callers = status.connections;
