@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 pub use self::authorize::{Asking, Decision};
 pub use self::call::{
-    Choice, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing, named_in,
-    request_id,
+    Choice, Encrypted, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing,
+    named_in, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
 pub use self::unreceived::{broken_off, unreceived};

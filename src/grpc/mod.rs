@@ -69,7 +69,7 @@ pub use self::{
 };
 use crate::{
     admission::{Connections, Place, Refusal},
-    execute::Engine,
+    execute::{Encrypted, Engine},
     pb::{
         self,
         apigee::external_callout_service_server::ExternalCalloutServiceServer,
@@ -283,8 +283,12 @@ impl std::error::Error for Error {}
 
 /// Tells the services behind who calls, until when and in which trace, in terms of the product's own.
 fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request<B> {
-    if let Some(peer) = request.extensions().get::<Connection>().and_then(|connection| connection.peer) {
-        request.extensions_mut().insert(peer);
+    if let Some(Connection { origin: Some(origin), tls, .. }) = request.extensions().get() {
+        let (origin, tls) = (*origin, *tls);
+        request.extensions_mut().insert(origin);
+        if tls {
+            request.extensions_mut().insert(Encrypted);
+        }
     }
     if let Some(deadline) = deadline::Deadline::of(request.headers()) {
         request.extensions_mut().insert(deadline);
@@ -300,15 +304,13 @@ fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request
 
 /// Tells who calls, by what the request presents now.
 fn identify<B>(engine: &Engine, request: &mut http::Request<B>) {
-    let connection = request.extensions().get::<Connection>();
-    let origin = connection.and_then(|connection| connection.origin);
-    let proven = connection.and_then(|connection| connection.proven.clone());
+    let proven = request.extensions().get::<Connection>().and_then(|connection| connection.proven.clone());
     let Identified { caller, by_authorization } = engine.identify(&Presented {
         own: one(request.headers(), callers::HEADER),
         authorization: one(request.headers(), AUTHORIZATION.as_str()),
         peer: proven.as_deref(),
     });
-    request.extensions_mut().insert(caller.at(origin));
+    request.extensions_mut().insert(caller);
     if by_authorization {
         // With it the function could make this caller's calls.
         request.headers_mut().remove(AUTHORIZATION);

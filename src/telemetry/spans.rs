@@ -81,7 +81,7 @@ pub(super) struct Ended {
     /// Whether its answer had begun before it ended.
     pub begun: bool,
     pub aws_request_id: Option<Box<str>>,
-    /// Where it came from, if it was refused for its caller.
+    /// Where it came from, if it failed for its caller's fault.
     pub refused: Option<Origin>,
 }
 
