@@ -536,9 +536,11 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
     assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 4, "and no others");
 
     let mut authz = AuthorizationClient::new(channel(&told.address).await);
-    for (id, policy, status, reason) in
-        [("nobody's", None, 404, "POLICY_NOT_FOUND"), ("anonymous", Some("guard"), 401, "INVALID_REQUEST")]
-    {
+    for (id, policy, status, reason) in [
+        ("nobody's", None, 404, "POLICY_NOT_FOUND"),
+        ("anonymous", Some("guard"), 401, "INVALID_REQUEST"),
+        ("no authorizer's", Some("greet"), 400, "INVALID_REQUEST"),
+    ] {
         let http = attribute_context::HttpRequest { method: "GET".into(), id: id.into(), ..Default::default() };
         let request = attribute_context::Request { http: Some(http), ..Default::default() };
         let attributes = AttributeContext { request: Some(request), ..Default::default() };
