@@ -9,7 +9,7 @@ use crate::{
     admission::Strays,
     execute::Engine,
     policy::{callers::Callers, credentials::Base},
-    telemetry::{Loss, Metrics},
+    telemetry::{Loss, Metrics, log},
 };
 
 /// The most bytes that are kept of why a configuration was refused.
@@ -99,6 +99,7 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
         "hosts": hosts.collect::<Vec<_>>(),
         "calls": calls(engine.metrics()),
         "telemetry": {
+            "log_level": log::level(),
             "otlp": otlp(engine.metrics()),
             "dropped": {
                 "lines": dropped(engine.metrics().lost_lines()),

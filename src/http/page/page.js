@@ -66,9 +66,10 @@ function share(calls) {
 
 function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 0.001) return "<1 ms";
-  if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms`;
-  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} s`;
+  // A number stays with its unit.
+  if (value < 0.001) return "<1\u00a0ms";
+  if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)}\u00a0ms`;
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}\u00a0s`;
 }
 
 function span(value) {
@@ -155,6 +156,7 @@ function showStatus(status) {
     ["version", status.version],
     ["up", span(status.uptime_seconds)],
     ["policies", whole(configuration.policies)],
+    ...(status.telemetry.log_level ? [["log level", status.telemetry.log_level]] : []),
     ["configuration", `no. ${configuration.generation}`],
     ...(configuration.last_reload?.accepted ? [["reloaded", ago(configuration.last_reload.at)]] : []),
   ]);
