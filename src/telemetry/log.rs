@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{json, writer};
+use super::{json, partial, writer};
 
 /// The environment variable that sets the level, for example `debug` or `lambda_policy=debug`.
 pub const LEVEL_VARIABLE: &str = "LAMBDA_POLICY_LOG";
@@ -87,8 +87,8 @@ pub fn start(form: Form, level: LevelFilter) {
         Form::Text => false,
     };
     let started = match as_json {
-        true => Registry::default().with(filter).with(lines.event_format(json::Lines)).try_init(),
-        false => Registry::default().with(filter).with(lines.with_ansi(terminal)).try_init(),
+        true => Registry::default().with(filter).with(partial::Ear).with(lines.event_format(json::Lines)).try_init(),
+        false => Registry::default().with(filter).with(partial::Ear).with(lines.with_ansi(terminal)).try_init(),
     };
     // An error means that somebody logs already, as in tests.
     if started.is_ok() {

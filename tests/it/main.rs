@@ -35,6 +35,7 @@ mod load_reports;
 mod metrics;
 mod observability;
 mod page;
+mod partial;
 mod readme;
 mod reflection;
 mod reload;
