@@ -1,40 +1,23 @@
 //! The connections of callers: as many as there may be, and how many were refused, for what.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::time::Instant;
-
-/// How often the log speaks of what is refused for one reason.
-const PAUSE: Duration = Duration::from_secs(60);
+use super::seldom::Seldom;
 
 /// What there is of them.
 #[derive(Debug)]
 pub struct Connections {
     most: AtomicUsize,
     open: AtomicUsize,
-    began: Instant,
-    refused: [Refused; Refusal::ALL.len()],
+    refused: [Seldom; Refusal::ALL.len()],
 }
 
 /// A connection's place, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct Place(Arc<Connections>);
-
-/// Connections that were refused for one reason.
-#[derive(Debug, Default)]
-struct Refused {
-    count: AtomicU64,
-    /// As many as the log has told of.
-    told: AtomicU64,
-    /// When it did, in milliseconds.
-    at: AtomicU64,
-}
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $id:ident = $word:literal,)*) => {
@@ -78,12 +61,7 @@ refusals! {
 impl Default for Connections {
     /// Without a limit.
     fn default() -> Self {
-        Self {
-            most: AtomicUsize::new(usize::MAX),
-            open: AtomicUsize::new(0),
-            began: Instant::now(),
-            refused: Default::default(),
-        }
+        Self { most: AtomicUsize::new(usize::MAX), open: AtomicUsize::new(0), refused: Default::default() }
     }
 }
 
@@ -112,20 +90,13 @@ impl Connections {
 
     /// Counts one that is refused. Tells how many there were since the log spoke of them, if it is to do so again.
     pub fn refuse(&self, why: Refusal) -> Option<u64> {
-        let refused = self.refused.get(why as usize)?;
-        let count = refused.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX);
-        // From one pause on, so that zero is "never".
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(pause);
-        let due = |told: u64| (now >= told.saturating_add(pause)).then_some(now);
-        refused.at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).ok()?;
-        Some(count.saturating_sub(refused.told.swap(count, Ordering::Relaxed)))
+        self.refused.get(why as usize)?.add()
     }
 
     /// How many were refused for what.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counted = Refusal::ALL.iter().zip(&self.refused);
-        counted.map(|(why, refused)| (why.as_str(), refused.count.load(Ordering::Relaxed)))
+        counted.map(|(why, refused)| (why.as_str(), refused.count()))
     }
 }
 
@@ -138,6 +109,8 @@ impl Drop for Place {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,10 +1,12 @@
 //! Which calls may begin: as many as there are places and room for, of functions that are not left alone for a while.
 
+mod astray;
 mod bodies;
 mod breaker;
 mod connections;
 mod gate;
 mod lanes;
+mod seldom;
 
 use std::sync::{
     Arc,
@@ -14,6 +16,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 
 pub use self::{
+    astray::{Astray, Strays},
     bodies::{Bodies, Held},
     breaker::{State, Trial},
     connections::{Connections, Place, Refusal},
@@ -32,6 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Connections>,
+    astray: Arc<Astray>,
     gate: Arc<Gate>,
     bodies: Arc<Bodies>,
     closed: AtomicBool,
@@ -77,6 +81,7 @@ impl Admission {
         let gate = Gate::new(limits.in_flight);
         let admission = Self {
             connections: Arc::default(),
+            astray: Arc::default(),
             bodies: Bodies::new(limits.bytes),
             closed: AtomicBool::new(false),
             lanes: ArcSwap::default(),
@@ -91,6 +96,11 @@ impl Admission {
     /// The connections that calls come by.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    /// The requests that are no calls, as nothing is served at their path.
+    pub fn astray(&self) -> &Arc<Astray> {
+        &self.astray
     }
 
     /// Holds the calls from now on to what these policies say.

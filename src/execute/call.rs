@@ -13,7 +13,7 @@ use crate::{
         fault::{self, Fault},
     },
     lambda::Taken,
-    policy::{Caller, ClientContext, Invocation, Policy, Qualifier, Tenant},
+    policy::{Caller, ClientContext, Invocation, Policy, Qualifier, Tenant, callers::Origin},
     telemetry::access::{Answered, Line},
     trace::{Reached, Trace},
 };
@@ -90,6 +90,20 @@ pub struct Peer {
     pub ip: IpAddr,
     /// Whether the connection is encrypted.
     pub tls: bool,
+}
+
+/// Says of a request that its connection is encrypted.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted;
+
+impl Peer {
+    /// Who makes a request, as the front has found out when it came in. Behind a Unix socket there is no address.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        match extensions.get() {
+            Some(Origin::Address(ip)) => Some(Self { ip: *ip, tls: extensions.get::<Encrypted>().is_some() }),
+            Some(Origin::Unix) | None => None,
+        }
+    }
 }
 
 /// The policy that a call names or brings.

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 pub use self::arrival::{Arrival, id_of};
 pub use self::authorize::{Asking, Decision};
 pub use self::call::{
-    Choice, EXECUTE, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request, Sizes, Timing,
-    meant_by, named_in, request_id,
+    Choice, EXECUTE, Encrypted, FunctionError, FunctionErrorKind, Input, NO_POLICY, Output, Peer, Reply, Request,
+    Sizes, Timing, meant_by, named_in, request_id,
 };
 pub use self::stream::{End, Part, Streamed};
 use crate::{

@@ -67,8 +67,8 @@ impl Service {
             }
         };
         let Some(authorizer) = policy.authorizer.clone() else {
-            let error = Error::new(Kind::CallerDenied, "the policy is no authorizer: its `authorizer` is not set")
-                .with_about(policy.about());
+            let error =
+                Error::field("policy", "is no authorizer: its `authorizer` is not set").with_about(policy.about());
             let line = self.engine.line(RPC, policy.name.as_str()).of(&request_id);
             line.by(&caller).within(trace).failed(&error);
             return refuse(error);

@@ -1,5 +1,5 @@
 //! Measures every RPC from its headers to its status, which stands in its answer's headers or trailers, and every other
-//! request to its answer's end.
+//! request to its answer's end. What goes astray has no line of a call, and is told of here.
 
 use std::{
     pin::Pin,
@@ -8,20 +8,27 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE, uri::PathAndQuery};
 use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 use tower::{Layer, Service};
 
+use super::stream::Connection;
 use crate::{
+    admission::Astray,
+    execute::Engine,
     pb,
-    telemetry::{Asked, Ending, Metrics, Requests, Rpcs},
+    policy::callers::Origin,
+    telemetry::{Asked, Ending, Requests, Rpcs, names::http as names},
 };
 
 const OK: usize = 0;
 const CANCELLED: usize = 1;
 const UNKNOWN: usize = 2;
 const UNIMPLEMENTED: usize = 12;
+
+/// The most bytes that the log has of a path at which nothing is served.
+const MOST_PATH: usize = 200;
 
 /// The methods that are served, as `service/method`.
 fn methods() -> Vec<String> {
@@ -41,6 +48,13 @@ fn methods() -> Vec<String> {
     methods
 }
 
+/// The services that are served, by their names.
+pub(super) fn services() -> Vec<String> {
+    let mut services: Vec<_> = methods().iter().filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect();
+    services.dedup();
+    services
+}
+
 /// Measures what the service inside answers.
 #[derive(Clone)]
 pub(super) struct Measured(Arc<Meters>);
@@ -55,14 +69,23 @@ pub(super) struct Measuring<S> {
 struct Meters {
     rpcs: Rpcs,
     requests: Requests,
+    astray: Arc<Astray>,
 }
 
 /// What has not ended. When it is dropped before, its caller went away.
 struct Running {
     meters: Arc<Meters>,
     what: What,
+    stray: Option<Box<Stray>>,
     started: Instant,
     ended: bool,
+}
+
+/// A request that nothing may be served for: which it is, and where it comes from.
+struct Stray {
+    method: Method,
+    path: PathAndQuery,
+    origin: Option<Origin>,
 }
 
 #[derive(Clone, Copy)]
@@ -86,9 +109,10 @@ pub(super) struct Watched<B> {
 
 impl Measured {
     /// For a front that speaks TLS, or does not.
-    pub(super) fn new(metrics: &Arc<Metrics>, tls: bool) -> Self {
-        let rpcs = Rpcs::new(Arc::clone(metrics), methods());
-        Self(Arc::new(Meters { rpcs, requests: Requests::new(Arc::clone(metrics), tls) }))
+    pub(super) fn new(engine: &Engine, tls: bool) -> Self {
+        let metrics = engine.metrics();
+        let (rpcs, requests) = (Rpcs::new(Arc::clone(metrics), methods()), Requests::new(Arc::clone(metrics), tls));
+        Self(Arc::new(Meters { rpcs, requests, astray: Arc::clone(engine.admission().astray()) }))
     }
 }
 
@@ -128,18 +152,23 @@ where
 impl Running {
     fn new<A>(meters: &Arc<Meters>, request: &Request<A>) -> Self {
         let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let what = if kind.starts_with(b"application/grpc") {
+        let (what, known) = if kind.starts_with(b"application/grpc") {
             let web = kind.starts_with(b"application/grpc-web");
             let method = meters.rpcs.method(request.uri().path());
-            What::Rpc { method, at_end: if web { OK } else { UNKNOWN } }
+            (What::Rpc { method, at_end: if web { OK } else { UNKNOWN } }, meters.rpcs.has(method))
         } else {
-            What::Request { asked: meters.requests.asked(request), status: None }
+            let asked = meters.requests.asked(request);
+            (What::Request { asked, status: None }, meters.requests.routes(asked))
         };
-        Self { meters: Arc::clone(meters), what, started: Instant::now(), ended: false }
+        let stray = if known { None } else { Stray::of(request) };
+        Self { meters: Arc::clone(meters), what, stray, started: Instant::now(), ended: false }
     }
 
     /// Takes note of an answer's headers, which may be all of it.
     fn begin<B: Body>(&mut self, response: &Response<B>) {
+        if let Some(stray) = self.stray.take() {
+            stray.tell(&self.meters.astray, &self.what, response);
+        }
         match &mut self.what {
             What::Rpc { .. } => {
                 if let Some(code) = code_at_once(response) {
@@ -172,6 +201,33 @@ impl Running {
                 self.meters.rpcs.ended(method, code, took);
             }
             What::Request { asked, status } => self.meters.requests.ended(asked, status, ending, took),
+        }
+    }
+}
+
+impl Stray {
+    /// None of what was meant as a call, which has its line.
+    fn of<A>(request: &Request<A>) -> Option<Box<Self>> {
+        let path = request.uri().path_and_query()?.clone();
+        if path.path().strip_prefix(names::LIST).is_some_and(|below| below.starts_with('/')) {
+            return None;
+        }
+        let origin = request.extensions().get::<Connection>().and_then(|connection| connection.origin);
+        Some(Box::new(Self { method: request.method().clone(), path, origin }))
+    }
+
+    /// Counts it, and tells of it once a minute, if nothing was served.
+    fn tell<B>(&self, astray: &Astray, what: &What, response: &Response<B>) {
+        let (protocol, strays, is_astray) = match what {
+            What::Rpc { .. } => ("grpc", &astray.grpc, code_at_once(response) == Some(UNIMPLEMENTED)),
+            What::Request { .. } => ("http", &astray.http, matches!(response.status().as_u16(), 404 | 415)),
+        };
+        if is_astray && let Some(requests) = strays.add() {
+            // What a query has in it may be a secret.
+            let path = self.path.path();
+            let path = path.get(..path.floor_char_boundary(MOST_PATH)).unwrap_or_default();
+            let (method, peer) = (self.method.as_str(), self.origin.map(tracing::field::display));
+            tracing::warn!(protocol, method, path, peer, requests, "requests go astray: nothing is served so");
         }
     }
 }

@@ -10,6 +10,7 @@ mod encode;
 mod envoy;
 mod ext_authz;
 mod ext_proc;
+mod foreign;
 mod handshake;
 pub mod json;
 mod limits;
@@ -54,21 +55,22 @@ use tower::{
     util::{MapRequestLayer, MapResponseLayer},
 };
 
-pub use self::{
-    load::Capacity,
-    stream::Socket,
-    tls::{ClientCa, Current, Tls, TlsError},
-};
 use self::{
+    foreign::Foreign,
     load::Load,
     parting::Parting,
     renewal::Renewal,
     stream::{Connection, Stream},
     web::Web,
 };
+pub use self::{
+    load::Capacity,
+    stream::Socket,
+    tls::{ClientCa, Current, Tls, TlsError},
+};
 use crate::{
     admission::{Connections, Place, Refusal},
-    execute::Engine,
+    execute::{Encrypted, Engine},
     pb::{
         self,
         apigee::external_callout_service_server::ExternalCalloutServiceServer,
@@ -114,6 +116,7 @@ pub struct Front {
     health: Health,
     tls: Option<Current>,
     measured: measured::Measured,
+    foreign: Foreign,
     parting: Parting,
 }
 
@@ -134,7 +137,7 @@ impl Front {
         let reporter = HealthReporter::new();
         let health = Health { reporter: reporter.clone(), leaving: Arc::default() };
         health.set(true).await;
-        let measured = measured::Measured::new(engine.metrics(), options.tls.is_some());
+        let measured = measured::Measured::new(&engine, options.tls.is_some());
         let policies = PolicyServiceServer::new(service::Service::new(Arc::clone(&engine)));
         let tyk = DispatcherServer::new(tyk::Service::new(Arc::clone(&engine)));
         let apigee = ExternalCalloutServiceServer::new(apigee::Service::new(Arc::clone(&engine)));
@@ -166,7 +169,8 @@ impl Front {
             .tcp_nodelay(true)
             .max_connection_age(age);
         engine.admission().connections().bound(options.max_connections);
-        Self { routes, server, health, engine, tls: options.tls, measured, parting }
+        let foreign = Foreign(measured::services().into());
+        Self { routes, server, health, engine, tls: options.tls, measured, foreign, parting }
     }
 
     /// The switch of this front's health.
@@ -195,7 +199,7 @@ impl Front {
         sockets: impl futures::Stream<Item = io::Result<Socket>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { routes, server, engine, tls, measured, parting, .. } = self;
+        let Self { routes, server, engine, tls, measured, foreign, parting, .. } = self;
         let connections = Arc::clone(engine.admission().connections());
         let entered = Arc::clone(&connections);
         let sockets = sockets.filter_map(move |socket| std::future::ready(enter(&entered, socket)));
@@ -203,8 +207,8 @@ impl Front {
         let renewal = Renewal::new(&engine);
         let introduced = MapRequestLayer::new(move |request| introduce(&engine, request));
         let counted = MapRequestLayer::new(move |request| reception::counted(request, &bodies));
-        let router =
-            server.layer(measured).layer(parting).layer(introduced).layer(renewal).layer(counted).add_routes(routes);
+        let server = server.layer(measured).layer(parting).layer(foreign).layer(introduced).layer(renewal);
+        let router = server.layer(counted).add_routes(routes);
         match tls {
             None => {
                 let streams = sockets.map(|socket| socket.map(|(socket, place)| Stream::plain(socket, place)));
@@ -280,8 +284,12 @@ impl std::error::Error for Error {}
 
 /// Tells the services behind who calls, until when and in which trace, in terms of the product's own.
 fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request<B> {
-    if let Some(peer) = request.extensions().get::<Connection>().and_then(|connection| connection.peer) {
-        request.extensions_mut().insert(peer);
+    if let Some(Connection { origin: Some(origin), tls, .. }) = request.extensions().get() {
+        let (origin, tls) = (*origin, *tls);
+        request.extensions_mut().insert(origin);
+        if tls {
+            request.extensions_mut().insert(Encrypted);
+        }
     }
     if let Some(deadline) = deadline::Deadline::of(request.headers()) {
         request.extensions_mut().insert(deadline);
@@ -297,15 +305,13 @@ fn introduce<B>(engine: &Engine, mut request: http::Request<B>) -> http::Request
 
 /// Tells who calls, by what the request presents now.
 fn identify<B>(engine: &Engine, request: &mut http::Request<B>) {
-    let connection = request.extensions().get::<Connection>();
-    let origin = connection.and_then(|connection| connection.origin);
-    let proven = connection.and_then(|connection| connection.proven.clone());
+    let proven = request.extensions().get::<Connection>().and_then(|connection| connection.proven.clone());
     let Identified { caller, by_authorization } = engine.identify(&Presented {
         own: one(request.headers(), callers::HEADER),
         authorization: one(request.headers(), AUTHORIZATION.as_str()),
         peer: proven.as_deref(),
     });
-    request.extensions_mut().insert(caller.at(origin));
+    request.extensions_mut().insert(caller);
     if by_authorization {
         // With it the function could make this caller's calls.
         request.headers_mut().remove(AUTHORIZATION);

@@ -27,7 +27,6 @@ use tonic::transport::server::Connected;
 
 use crate::{
     admission::Place,
-    execute::Peer,
     policy::callers::{self, Origin},
 };
 
@@ -66,8 +65,7 @@ struct Beginning {
 pub(super) struct Connection {
     /// When it began.
     pub since: Instant,
-    /// None behind a Unix socket.
-    pub peer: Option<Peer>,
+    pub tls: bool,
     pub origin: Option<Origin>,
     /// What the connection proves, if anything.
     pub proven: Option<Arc<callers::Peer>>,
@@ -125,11 +123,7 @@ impl Stream {
 
 impl Connection {
     fn new(origin: Option<Origin>, tls: bool, proven: Option<Arc<callers::Peer>>) -> Self {
-        let peer = match origin {
-            Some(Origin::Address(ip)) => Some(Peer { ip, tls }),
-            Some(Origin::Unix) | None => None,
-        };
-        Self { since: Instant::now(), peer, origin, proven }
+        Self { since: Instant::now(), tls, origin, proven }
     }
 }
 

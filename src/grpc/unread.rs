@@ -19,7 +19,6 @@ use super::{
     envoy::{self, REQUEST_ID},
     no_call,
     status::status,
-    stream::Connection,
 };
 use crate::{
     error::{Error, Kind},
@@ -93,14 +92,13 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let (path, connection) = (request.uri().path(), request.extensions().get::<Connection>());
+        let path = request.uri().path();
         let rpc = spans::rpc(path).ok_or_else(|| no_call::method(path));
         let asked = Asked {
             engine: Arc::clone(&self.engine),
             rpc,
             policy: rpc.ok().and_then(|rpc| named(rpc, request.headers())),
-            // Nobody has been asked who it is where nobody has to be known, but it is somewhere.
-            caller: Caller::of(request.extensions()).at(connection.and_then(|connection| connection.origin)),
+            caller: Caller::of(request.extensions()),
             told: request.extensions().get().cloned(),
             id: request.headers().get(&REQUEST_ID).cloned(),
             began: Instant::now(),

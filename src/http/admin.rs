@@ -202,13 +202,8 @@ async fn level() -> Response<Body> {
 }
 
 async fn set_level(text: String) -> Response<Body> {
-    let before = log::level().unwrap_or_default();
     match log::set_level(&text) {
-        Ok(()) => {
-            let now = log::level().unwrap_or_default();
-            tracing::warn!(before, now, "the log's level was changed");
-            answer(StatusCode::OK, TEXT, format!("{now}\n"))
-        }
+        Ok(()) => answer(StatusCode::OK, TEXT, format!("{}\n", log::level().unwrap_or_default())),
         Err(error) => refused(error),
     }
 }

@@ -111,7 +111,7 @@ fn call(head: &Parts, body: Bytes, id: &str) -> event::Call {
     // The router has seen that there is a policy before and `/http` behind it; a policy's name has no slash.
     let path = path.splitn(6, '/').nth(5).map_or_else(String::new, |below| format!("/{below}"));
     let headers = &head.headers;
-    let peer = head.extensions.get::<Peer>();
+    let peer = Peer::of(&head.extensions);
     let host = head.uri.authority().map(|authority| authority.as_str()).or_else(|| text(headers, "host"));
     let scheme =
         text(headers, "x-forwarded-proto").or_else(|| peer.map(|peer| if peer.tls { "https" } else { "http" }));

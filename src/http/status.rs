@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::figures::{counted, failure, standing, time};
 use crate::{
+    admission::Strays,
     execute::Engine,
     policy::{callers::Callers, credentials::Base},
-    telemetry::{Loss, Metrics},
+    telemetry::{Loss, Metrics, log},
 };
 
 /// The most bytes that are kept of why a configuration was refused.
@@ -86,6 +87,7 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
             "limit": admission.connections().most(),
             "refused": closed,
         },
+        "astray": {"grpc": strays(&admission.astray().grpc), "http": strays(&admission.astray().http)},
         "certificates": certificates.collect::<Vec<_>>(),
         "own_credentials": own,
         "issuers": policies.callers.as_ref().map(issuers).unwrap_or_default(),
@@ -97,6 +99,7 @@ pub(super) fn shown(engine: &Engine, ready: Result<(), &str>, reload: Option<&Re
         "hosts": hosts.collect::<Vec<_>>(),
         "calls": calls(engine.metrics()),
         "telemetry": {
+            "log_level": log::level(),
             "otlp": otlp(engine.metrics()),
             "dropped": {
                 "lines": dropped(engine.metrics().lost_lines()),
@@ -133,6 +136,11 @@ fn calls(metrics: &Metrics) -> Value {
         calls.insert("last_errors".to_owned(), last.collect());
     }
     calls
+}
+
+/// How many requests went astray, and when the last one did.
+fn strays(strays: &Strays) -> Value {
+    json!({"count": strays.count(), "last": strays.last().map(time)})
 }
 
 /// How much was lost, and when last.

@@ -1,11 +1,16 @@
 //! Where credentials come from: the SDK's default chain, and STS for roles.
 
 use std::{
+    error::Error as _,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use aws_config::{default_provider::credentials::DefaultCredentialsChain, provider_config::ProviderConfig};
+use aws_config::{
+    default_provider::credentials::DefaultCredentialsChain,
+    meta::{ProviderAttempt, ProviderChainError},
+    provider_config::ProviderConfig,
+};
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, error::CredentialsError},
@@ -30,6 +35,15 @@ use crate::policy::{
 
 /// The name that the SDK gives to where credentials came from.
 const SOURCE: &str = "lambda-policy";
+/// What says to the SDK's chain where credentials are, by paths and addresses: none of it is a secret.
+const PLACES: [&str; 4] = [
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+];
+/// The most bytes of why one provider of several gave none, so that there is room for the others.
+const MOST_ATTEMPT: usize = 80;
 /// How long credentials are used at least, whatever their expiry and this machine's clock say.
 const LEAST_VALID: Duration = Duration::from_secs(60);
 
@@ -180,9 +194,25 @@ fn loaded(credentials: Credentials) -> Loaded {
     Loaded { credentials, valid_for }
 }
 
+/// Why the SDK's chain gave none: of each provider that was not set up, or of the one that was and failed, with where it looked.
 fn chain_error(error: CredentialsError) -> Error {
     let rejected = matches!(error, CredentialsError::InvalidConfiguration(_));
-    Error { rejected, detail: format!("the default credentials chain gave none: {}", said::words(&chain_of(&error))) }
+    let attempted = error.source().and_then(|source| source.downcast_ref::<ProviderChainError<CredentialsError>>());
+    let why = match attempted {
+        Some(chain) => chain.attempts().iter().map(attempt).collect::<Vec<_>>().join("; "),
+        None => said::words(&chain_of(&error)).to_owned(),
+    };
+    let set = PLACES.iter().filter_map(|name| Some(format!(", by {name}={}", std::env::var(name).ok()?)));
+    let places: String = set.collect();
+    Error { rejected, detail: format!("the default credentials chain gave none: {why}{places}") }
+}
+
+fn attempt(attempt: &ProviderAttempt<CredentialsError>) -> String {
+    // That it was not enabled is what all of them say first.
+    let error = attempt.error();
+    let words = error.source().map_or_else(|| error.to_string(), chain_of);
+    let words = said::words(&words);
+    format!("{}: {}", attempt.name(), words.get(..words.floor_char_boundary(MOST_ATTEMPT)).unwrap_or_default())
 }
 
 fn sts_error(role: &AssumeRole, error: &SdkError<AssumeRoleError>) -> Error {

@@ -16,7 +16,7 @@ use super::{
     spans::Ended,
 };
 use crate::{
-    error::{About, Kind},
+    error::{About, Fault},
     policy::{Caller, Name, Qualifier, Target, callers::Origin},
     trace::{Reached, Trace},
 };
@@ -265,10 +265,10 @@ impl Line {
         [function, None, region]
     }
 
-    /// Where a call comes from that is refused for its caller: by that its gateway is found.
+    /// Where a call comes from that fails for its caller's fault: by that its gateway is found.
     fn refused(&self, end: End) -> Option<Origin> {
-        let is_refused = matches!(end, End::Error(Kind::CallerUnauthenticated | Kind::CallerDenied));
-        self.origin.filter(|_| is_refused)
+        let is_callers = matches!(end, End::Error(kind) if kind.fault() == Fault::Caller);
+        self.origin.filter(|_| is_callers)
     }
 
     /// How long the call was received, if that took any time.

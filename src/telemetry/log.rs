@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use tracing::field::display;
+use tracing::{Level as Severity, field::display};
 use tracing_subscriber::{
     EnvFilter, Registry,
     filter::{LevelFilter, Targets},
@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{json, writer};
+use super::{json, partial, writer};
 
 /// The environment variable that sets the level, for example `debug` or `lambda_policy=debug`.
 pub const LEVEL_VARIABLE: &str = "LAMBDA_POLICY_LOG";
@@ -87,8 +87,8 @@ pub fn start(form: Form, level: LevelFilter) {
         Form::Text => false,
     };
     let started = match as_json {
-        true => Registry::default().with(filter).with(lines.event_format(json::Lines)).try_init(),
-        false => Registry::default().with(filter).with(lines.with_ansi(terminal)).try_init(),
+        true => Registry::default().with(filter).with(partial::Ear).with(lines.event_format(json::Lines)).try_init(),
+        false => Registry::default().with(filter).with(partial::Ear).with(lines.with_ansi(terminal)).try_init(),
     };
     // An error means that somebody logs already, as in tests.
     if started.is_ok() {
@@ -119,8 +119,20 @@ pub fn set_level(text: &str) -> Result<(), LevelError> {
     check(text).map_err(LevelError::Wrong)?;
     let level = LEVEL.get().ok_or(LevelError::NotOurs)?;
     let mut current = level.text.lock().unwrap_or_else(PoisonError::into_inner);
-    level.handle.reload(filter(text, LevelFilter::INFO)).map_err(|_| LevelError::NotOurs)?;
-    text.clone_into(&mut current);
+    let (before, now) = (std::mem::replace(&mut *current, text.to_owned()), text);
+    // Whichever of the two levels lets the line through: with `off` nothing would say why there are no more.
+    let heard = tracing::enabled!(Severity::WARN);
+    if heard {
+        tracing::warn!(before, now, "the log's level is changed");
+    }
+    let changed = level.handle.reload(filter(text, LevelFilter::INFO));
+    if changed.is_err() {
+        *current = before;
+        return Err(LevelError::NotOurs);
+    }
+    if !heard {
+        tracing::warn!(before, now, "the log's level is changed");
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod metrics;
 pub mod names;
 mod otlp;
 mod outlet;
+mod partial;
 mod policies;
 mod process;
 mod readers;

@@ -305,7 +305,7 @@ metrics! {
         "Policies in force.", [];
     /// Failed pushes.
     EXPORT_FAILURES = "lambda_policy.telemetry.export.failures", Kind::Counter, "{export}",
-        "Pushes that the OTLP endpoint did not take.", [SIGNAL];
+        "Pushes that the OTLP endpoint did not take, or not all of.", [SIGNAL];
     /// Spans that were not pushed.
     SPANS_DROPPED = "lambda_policy.telemetry.spans.dropped", Kind::Counter, "{span}",
         "Spans that are lost, because too many waited to be pushed or the OTLP endpoint did not take them.", [LOST];

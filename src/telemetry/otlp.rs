@@ -19,7 +19,10 @@ use opentelemetry_sdk::{
 
 use tokio::time::Instant;
 
-use super::spans::Lost;
+use super::{
+    partial::{self, Refused},
+    spans::Lost,
+};
 
 /// How long a push may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,6 +91,12 @@ impl Pushes {
     /// Since when they fail, if the last one has.
     pub fn failing(&self) -> Option<Failing> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(failing, _)| failing.clone())
+    }
+
+    /// Takes note of a push of which a part may have been refused, which counts as a failure: it will be again.
+    fn ended(&self, exported: &OTelSdkResult, refused: Option<&Refused>) {
+        let partly = refused.map(|refused| Err(OTelSdkError::InternalFailure(refused.to_string())));
+        self.heard(partly.as_ref().unwrap_or(exported));
     }
 
     fn heard(&self, result: &OTelSdkResult) {
@@ -170,10 +179,14 @@ impl opentelemetry_sdk::trace::SpanExporter for Spans {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         self.waiting.fetch_sub(count, Ordering::Relaxed);
-        let exported = self.exporter.export(batch).await;
-        self.pushes.heard(&exported);
-        if exported.is_err() {
-            self.lost.refused.add(u64::try_from(count).unwrap_or_default());
+        let (exported, refused) = partial::heard(self.exporter.export(batch)).await;
+        self.pushes.ended(&exported, refused.as_ref());
+        let lost = match &exported {
+            Ok(()) => refused.map_or(0, |refused| refused.count),
+            Err(_) => u64::try_from(count).unwrap_or_default(),
+        };
+        if lost > 0 {
+            self.lost.refused.add(lost);
         }
         exported
     }
@@ -193,8 +206,8 @@ impl opentelemetry_sdk::trace::SpanExporter for Spans {
 
 impl PushMetricExporter for Counted {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let exported = self.exporter.export(metrics).await;
-        self.pushes.heard(&exported);
+        let (exported, refused) = partial::heard(self.exporter.export(metrics)).await;
+        self.pushes.ended(&exported, refused.as_ref());
         exported
     }
 

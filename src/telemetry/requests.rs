@@ -78,6 +78,11 @@ impl Requests {
         Asked(at * VERSIONS.len() + version(request.version()))
     }
 
+    /// Whether a route serves what a request asks for.
+    pub fn routes(&self, Asked(at): Asked) -> bool {
+        self.kinds.get(at).is_some_and(|kind| kind.route.is_some())
+    }
+
     /// Records a request that has ended, with the status of its answer if that had begun.
     pub fn ended(&self, Asked(at): Asked, status: Option<StatusCode>, ending: Ending, took: Duration) {
         let Some(kind) = self.kinds.get(at) else { return };

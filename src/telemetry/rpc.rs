@@ -41,6 +41,11 @@ impl Rpcs {
         self.methods.iter().position(|method| method.name == name).unwrap_or(self.methods.len() - 1)
     }
 
+    /// Whether a path's number is that of a method of the server.
+    pub fn has(&self, method: usize) -> bool {
+        method + 1 < self.methods.len()
+    }
+
     /// Records an RPC that has ended with this code; one that gRPC does not have is 2, UNKNOWN.
     pub fn ended(&self, method: usize, code: usize, took: Duration) {
         let Some(method) = self.methods.get(method) else { return };

@@ -22,7 +22,8 @@ pub enum Form {
 impl Form {
     /// What an `Accept` header asks for.
     pub fn accepted(accept: &str) -> Self {
-        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+        let [open, text] = ["application/openmetrics-text", "text/plain"].map(|kind| quality(accept, kind));
+        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Prometheus }
     }
 
     /// The form's media type.
@@ -32,6 +33,17 @@ impl Form {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// How much a media type is wanted (RFC 9110, 12.5.1), where it is named.
+fn quality(accept: &str, kind: &str) -> f32 {
+    let wanted = accept.split(',').filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        parts.next().filter(|named| named.eq_ignore_ascii_case(kind))?;
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        weight.map_or(Some(1.0), |weight| weight.parse().ok())
+    });
+    wanted.fold(0.0, f32::max)
 }
 
 /// Metric families as the encoders take them.
@@ -97,8 +109,18 @@ mod tests {
     #[test]
     fn openmetrics_is_written_for_whoever_asks_for_it() {
         let asks = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
-        assert_eq!(Form::accepted(asks), Form::OpenMetrics);
-        for other in ["", "*/*", "text/plain;version=0.0.4"] {
+        for asks in [asks, "text/plain, Application/OpenMetrics-Text", "application/openmetrics-text"] {
+            assert_eq!(Form::accepted(asks), Form::OpenMetrics, "{asks}");
+        }
+        for other in [
+            "",
+            "*/*",
+            "text/plain;version=0.0.4",
+            "application/openmetrics-text;q=0,text/plain",
+            "application/openmetrics-text; version=1.0.0; q=0.000",
+            "application/openmetrics-text;q=0.5, text/plain;q=0.6",
+            "application/openmetrics-texts",
+        ] {
             assert_eq!(Form::accepted(other), Form::Prometheus, "{other}");
         }
     }

@@ -87,7 +87,7 @@ pub(super) struct Ended {
     /// The function that it invoked, if it came to choose one.
     pub invoked: Option<Target>,
     pub aws_request_id: Option<Box<str>>,
-    /// Where it came from, if it was refused for its caller.
+    /// Where it came from, if it failed for its caller's fault.
     pub refused: Option<Origin>,
 }
 

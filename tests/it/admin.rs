@@ -137,6 +137,25 @@ async fn the_level_of_the_log_is_changed_while_the_service_runs() {
     assert_eq!(level("PUT", &"x".repeat(100_000)).await.0, 413);
     assert_eq!(level("GET", "").await.1, "info,lambda_policy::grpc=debug", "what is wrong changes nothing");
     assert_eq!(level("POST", "info").await.0, 405);
+
+    for (before, now) in [("info,lambda_policy::grpc=debug", "off"), ("off", "info")] {
+        assert_eq!(level("PUT", now).await.0, 200);
+        let line = eventually("a line of the change", async || {
+            let said = process.said();
+            let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let told = |line: &Value| line["message"] == "the log's level is changed" && line["now"] == now;
+            let told: Vec<_> = lines.filter(told).collect();
+            Some(told).filter(|told| !told.is_empty())
+        })
+        .await;
+        assert_eq!(
+            (line.len(), &line[0]["before"], &line[0]["level"]),
+            (1, &json!(before), &json!("WARN")),
+            "{line:?}"
+        );
+        let status: Value = serde_json::from_str(&admin(&probe, "GET", "/status", "*/*", "").await.2).unwrap();
+        assert_eq!(status["telemetry"]["log_level"], now, "who misses lines sees why");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use lambda_policy::local::{Lambda, Options, Role};
 use tonic::Code;
 
-use crate::support::{Directory, Service, config, eventually, lambda, lambda_with, request};
+use crate::{
+    binary::Process,
+    support::{Directory, Service, admin, client, config, eventually, execute, lambda, lambda_with, request},
+};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
 
@@ -45,6 +48,48 @@ async fn a_role_is_assumed_once_for_all_calls_and_policies_that_share_it() {
     for request in invoked {
         assert!(request.signed_by.unwrap().starts_with("ASIA"));
         assert!(request.headers.contains_key("x-amz-security-token"));
+    }
+}
+
+#[tokio::test]
+async fn the_services_own_identity_says_where_it_was_looked_for() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", &config(&lambda, "", "  own: {function: echo, credentials: default}\n"));
+    let closed = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let (token, agent) =
+        (directory.0.join("no-token").display().to_string(), format!("http://{closed}/v1/credentials"));
+    let nowhere = directory.0.join("none").display().to_string();
+    for (environment, expected) in [
+        (
+            vec![],
+            vec!["Environment: ", "; Profile: ", "; WebIdentityToken: ", "; EcsContainer: ", "; Ec2InstanceMetadata: "],
+        ),
+        (vec![("AWS_PROFILE", "nobody")], vec!["Profile: ", "nobody"]),
+        (
+            vec![("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()), ("AWS_ROLE_ARN", ROLE)],
+            vec!["No such file", "AWS_WEB_IDENTITY_TOKEN_FILE=", &token],
+        ),
+        (
+            vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.as_str())],
+            vec!["AWS_CONTAINER_CREDENTIALS_FULL_URI=", &agent],
+        ),
+    ] {
+        let files = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"].map(|name| (name, nowhere.as_str()));
+        let environment = [("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_REGION", "us-east-1")]
+            .into_iter()
+            .chain(files)
+            .chain(environment);
+        let process = Process::serve(&file, &environment.collect::<Vec<_>>());
+        let address = eventually("the service", async || process.address("grpc")).await;
+        let failed = execute(&client(&address).await, request("own", "{}")).await.unwrap_err();
+        assert!(failed.reason.starts_with("CREDENTIALS_"), "{failed:?}");
+        let (_, _, status) = admin(&process.address("admin").unwrap(), "GET", "/status", "*/*", "").await;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let detail = status["own_credentials"]["failure"]["detail"].as_str().unwrap();
+        for expected in expected {
+            assert!(detail.contains(expected), "{expected}: {detail}");
+        }
     }
 }
 

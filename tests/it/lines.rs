@@ -504,6 +504,7 @@ async fn a_request_that_no_service_reads_has_one_line_whichever_front_it_came_to
             assert_eq!(line[field], value, "{id}, {field}: {line}");
         }
         assert!(line["error"].is_string(), "{line}");
+        assert_eq!(line["peer"].is_string(), *reason != "TIMEOUT", "by whose fault it is: {line}");
         assert!(*reason != "TIMEOUT" || micros(line, "receive_us") > 250_000, "{line}");
         let span = told.span(line).await;
         assert_eq!(attribute(&span.attributes, "lambda_policy.reason"), *reason);
@@ -679,6 +680,7 @@ async fn what_was_meant_as_a_call_by_http_has_a_line() {
             "{line}"
         );
         assert!(answer.contains(&format!("\"reason\":{}", line["reason"])), "{answer} {line}");
+        assert_eq!(line["peer"], "127.0.0.1", "{line}");
     }
     let (before, _, _) = admin(&told.address, "GET", "/favicon.ico", "*/*", "").await;
     assert_eq!(before, 404);
@@ -692,6 +694,7 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
         let lines = told.lines_of(id).await;
         let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
         assert_eq!((&line["outcome"], &line["ran"]), (&"error".into(), &"no".into()), "{line}");
+        assert_eq!(line["peer"], "127.0.0.1", "{line}");
         let text = |field: &str| line[field].as_str().unwrap().to_owned();
         [text("rpc"), text("policy"), text("reason")]
     };
@@ -729,9 +732,11 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
     assert_eq!(told.lines().iter().filter(|line| line["rpc"] == "ext_proc").count(), 5, "and no others");
 
     let mut authz = AuthorizationClient::new(channel(&told.address).await);
-    for (id, policy, status, reason) in
-        [("nobody's", None, 404, "POLICY_NOT_FOUND"), ("anonymous", Some("guard"), 401, "INVALID_REQUEST")]
-    {
+    for (id, policy, status, reason) in [
+        ("nobody's", None, 404, "POLICY_NOT_FOUND"),
+        ("anonymous", Some("guard"), 401, "INVALID_REQUEST"),
+        ("no authorizer's", Some("greet"), 400, "INVALID_REQUEST"),
+    ] {
         let http = attribute_context::HttpRequest { method: "GET".into(), id: id.into(), ..Default::default() };
         let request = attribute_context::Request { http: Some(http), ..Default::default() };
         let attributes = AttributeContext { request: Some(request), ..Default::default() };
@@ -754,4 +759,15 @@ async fn a_call_that_a_gateways_protocol_ends_has_one_line() {
     let context = MessageContext { message_id: "a flow".into(), ..Default::default() };
     ExternalCalloutServiceClient::new(channel(&told.address).await).process_message(context).await.unwrap();
     assert_eq!(one("a flow").await, ["ProcessMessage", "-", "INVALID_REQUEST"]);
+
+    let named = |id: &str| {
+        let mut asked = Request::new(request("nobody", "{}"));
+        asked.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        asked
+    };
+    let mut native = client(&told.address).await;
+    native.execute_policy(named("native")).await.unwrap_err();
+    native.execute_policy_stream(named("streamed")).await.unwrap_err();
+    assert_eq!(one("native").await, ["ExecutePolicy", "nobody", "POLICY_NOT_FOUND"]);
+    assert_eq!(one("streamed").await, ["ExecutePolicyStream", "nobody", "POLICY_NOT_FOUND"]);
 }

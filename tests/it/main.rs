@@ -4,6 +4,7 @@
 
 mod admin;
 mod admission;
+mod astray;
 mod binary;
 mod breaker;
 mod callers;
@@ -34,6 +35,7 @@ mod load_reports;
 mod metrics;
 mod observability;
 mod page;
+mod partial;
 mod readme;
 mod reflection;
 mod reload;

@@ -291,6 +291,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     })
     .await;
 
+    admin(&service.address, "GET", "/v1/policy/orders/http/", "*/*", "").await;
+
     let base = format!("http://{}/", service.admin);
     browser.look(1440, 900, "light").await;
     browser.open(&base).await;
@@ -299,6 +301,11 @@ async fn people_see_in_a_browser_what_is_wrong() {
     let unpushed = format!("No metrics can be pushed to http://{closed}, since");
     browser.until(&format!("document.getElementById('notices').innerText.includes('{unpushed}')")).await;
     browser.until("document.getElementById('notices').innerText.includes('spans are lost')").await;
+    browser
+        .until("document.getElementById('notices').innerText.includes('for paths at which nothing is served')")
+        .await;
+    let quantiles = browser.value("document.querySelectorAll('#tiles dd')[2].textContent").await;
+    assert!(quantiles.as_str().unwrap().contains("\u{a0}ms"), "a number and its unit stay together: {quantiles}");
     let text = browser.value("document.body.innerText").await;
     for expected in [
         "payments",
@@ -325,6 +332,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     for width in [1381, 1380, 1300, 700, 320] {
         browser.look(width, 900, "light").await;
         fits(&mut browser).await;
+        let rows = "new Set([...document.querySelectorAll('#tiles > div')].map((tile) => tile.offsetTop)).size";
+        assert!(width <= 1380 || browser.value(rows).await == 1, "the tiles are one row");
     }
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (name, width, height, scheme) in [

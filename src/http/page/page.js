@@ -66,9 +66,10 @@ function share(calls) {
 
 function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 0.001) return "<1 ms";
-  if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms`;
-  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} s`;
+  // A number stays with its unit.
+  if (value < 0.001) return "<1\u00a0ms";
+  if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)}\u00a0ms`;
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}\u00a0s`;
 }
 
 function span(value) {
@@ -155,6 +156,7 @@ function showStatus(status) {
     ["version", status.version],
     ["up", span(status.uptime_seconds)],
     ["policies", whole(configuration.policies)],
+    ...(status.telemetry.log_level ? [["log level", status.telemetry.log_level]] : []),
     ["configuration", `no. ${configuration.generation}`],
     ...(configuration.last_reload?.accepted ? [["reloaded", ago(configuration.last_reload.at)]] : []),
   ]);
@@ -188,6 +190,9 @@ function showStatus(status) {
   for (const [what, why] of [["lines", "log lines are lost: nobody reads standard error in time, or it cannot be written"], ["spans", "spans are lost: the collector does not take them in time"]]) {
     const dropped = status.telemetry.dropped[what];
     if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${whole(dropped.count)} ${why}. Last ${ago(dropped.last)}.`));
+  }
+  for (const [what, { count, last }] of [["calls of methods that there are not", status.astray.grpc], ["requests of plain HTTP for paths at which nothing is served", status.astray.http]]) {
+    if (last && now - Date.parse(last) < LATELY) notices.push(notice(false, `${whole(count)} ${what}. Last ${ago(last)}; the log has one a minute, with its path and where it comes from.`));
   }
   replace(by("notices"), notices);
 

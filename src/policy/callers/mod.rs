@@ -142,7 +142,7 @@ impl From<CallerName> for Caller {
 impl Caller {
     /// The same, at the other end of a connection.
     #[must_use]
-    pub fn at(mut self, origin: Option<Origin>) -> Self {
+    fn at(mut self, origin: Option<Origin>) -> Self {
         self.from = origin;
         self
     }
@@ -160,9 +160,9 @@ impl Caller {
         }
     }
 
-    /// Who makes a request, as the front has found out when it came in.
+    /// Who makes a request, and from where, as the front has found out when it came in.
     pub fn of(extensions: &http::Extensions) -> Self {
-        extensions.get::<Self>().cloned().unwrap_or_default()
+        extensions.get::<Self>().cloned().unwrap_or_default().at(extensions.get().copied())
     }
 
     /// The caller's name.

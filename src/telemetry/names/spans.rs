@@ -53,7 +53,7 @@ attributes! {
     REASON = "lambda_policy.reason", "server", "Why: the label `reason` of the metrics.";
     RAN = "lambda_policy.ran", "server", "Whether the function ran: `yes`, `maybe` or `no`.";
     VERDICT = "lambda_policy.verdict", "server", "What an authorizer decided, `allowed` or `refused`; with `ran` = `no` it held from before.";
-    PEER = "network.peer.address", "server", "Where a call came from that was refused for its caller: an address, or `unix`.";
+    PEER = "network.peer.address", "server", "Where a call came from that failed for its caller's fault: an address, or `unix`.";
     REQUEST_ID = "aws.request_id", "client", "AWS's id of the request.";
     SERVER_ADDRESS = "server.address", "client", "The endpoint's host, once the request is on its way.";
     SERVER_PORT = "server.port", "client", "The endpoint's port.";
