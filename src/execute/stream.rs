@@ -212,7 +212,7 @@ impl Streamed {
     fn whole(reply: Reply) -> Self {
         let Reply { status, output, error, version, request_id, log, timing, sizes: _, variables: _, room } = reply;
         let (head, body) = match output {
-            Output::None => (None, Bytes::new()),
+            Output::None | Output::Changes(_) => (None, Bytes::new()),
             Output::Payload(body) => (None, body),
             Output::Json(text) => (None, Bytes::from(text)),
             Output::Http(answer) => {

@@ -178,7 +178,7 @@ impl Line {
         self
     }
 
-    /// Says which status of HTTP the caller is told.
+    /// Says which status of HTTP the caller is told, in the place of Lambda's.
     #[must_use]
     pub fn told(mut self, status: u16) -> Self {
         self.status = Some(status);

@@ -273,11 +273,12 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
         Server::Gateway(method) => {
             // What breaks off has no other way to say so than the status, nor has what no service has read.
             let code = if ended.begun || ended.end == End::Cancelled { code(ended.end) } else { Some("OK") };
-            let error = match ended.end {
-                End::Error(reason) => Some(told.unwrap_or(reason.http_status())).filter(|status| *status >= 500),
-                End::Ok | End::FunctionError(_) | End::Cancelled => None,
+            let status = match ended.end {
+                End::Error(reason) => Some(told.unwrap_or(reason.http_status())),
+                End::Ok | End::FunctionError(_) => ended.status,
+                End::Cancelled => None,
             };
-            (grpc(method, code), error.map(|status| status.to_string()))
+            (grpc(method, code), status.filter(|status| *status >= 500).map(|status| status.to_string()))
         }
         Server::Http(route) => {
             let status = match ended.end {
@@ -420,6 +421,8 @@ mod tests {
             ("a gateway that is set up wrongly", "ext_proc", invalid, Some(500), false, "OK", "500"),
             ("unread, for which there is no word", "ext_authz", invalid, None, true, "INVALID_ARGUMENT", ""),
             ("an authorizer that is down", "ext_authz", down, None, false, "OK", "503"),
+            ("an authorizer that answers nonsense", "ext_authz", function, Some(500), false, "OK", "500"),
+            ("an authorizer that says no", "ext_authz", End::Ok, Some(403), false, "OK", ""),
             ("HTTP", http, End::Ok, Some(201), false, "201", ""),
             ("a function's own 500", http, End::Ok, Some(500), false, "500", "500"),
             ("a path that is none", http, invalid, Some(404), false, "404", ""),

@@ -33,6 +33,7 @@ mod lines;
 mod load_reports;
 mod metrics;
 mod observability;
+mod outcomes;
 mod page;
 mod readme;
 mod reflection;

@@ -38,7 +38,7 @@ impl Line {
             function,
             qualifier,
             region,
-            status = answered.status,
+            status = self.status.unwrap_or(answered.status),
             aws_request_id = answered.aws_request_id,
             version = answered.version,
             event_bytes = answered.event_bytes,

@@ -1,0 +1,82 @@
+//! What lines, metrics, spans and the page say of calls whose function answers nothing that is of use, or nothing in time.
+
+use lambda_policy::pb::envoy::{
+    extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
+    service::{
+        auth::v3::{
+            AttributeContext, CheckRequest, attribute_context, authorization_client::AuthorizationClient,
+            check_response::HttpResponse,
+        },
+        ext_proc::v3::processing_response::Response as Answer,
+    },
+};
+use serde_json::{Value, json};
+use tonic::Request;
+
+use crate::{
+    lines::{Gateway, Told, body, headers},
+    support::{admin, channel, collector::attribute},
+};
+
+impl Told {
+    async fn shown(&self, path: &str) -> Value {
+        let (_, _, text) = admin(&self.process.address("admin").unwrap(), "GET", path, "*/*", "").await;
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn policy(&self, name: &str) -> Value {
+        let shown = self.shown("/policies").await;
+        shown["policies"].as_array().unwrap().iter().find(|policy| policy["name"] == name).unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn an_authorizer_or_a_callout_that_answers_nonsense_is_an_error_of_its_function() {
+    let told = Told::with(
+        "  echo: {function: echo}\n  guard: {function: greet, authorizer: {}}\n  \
+         enrich: {function: answer, event: http-api, callout: {path: /path}}\n",
+    )
+    .await;
+    let http = attribute_context::HttpRequest { method: "GET".into(), id: "checked".into(), ..Default::default() };
+    let request = attribute_context::Request { http: Some(http), ..Default::default() };
+    let mut asked = Request::new(CheckRequest {
+        attributes: Some(AttributeContext { request: Some(request), ..Default::default() }),
+    });
+    asked.metadata_mut().insert("x-lambda-policy", "guard".parse().unwrap());
+    let mut authz = AuthorizationClient::new(channel(&told.address).await);
+    let Some(HttpResponse::DeniedResponse(denied)) = authz.check(asked).await.unwrap().into_inner().http_response
+    else {
+        panic!("it passes")
+    };
+    assert_eq!(denied.status.unwrap().code, 500);
+
+    let mut gateway = Gateway::open(&told, "enrich", "processed", BodySendMode::Buffered).await;
+    gateway.say(headers("processed"));
+    assert!(matches!(gateway.hear().await, Answer::RequestHeaders(_)));
+    gateway.say(body("{"));
+    assert_eq!(gateway.status().await, 500);
+
+    let metrics = told.metrics().await;
+    for (id, policy, error) in
+        [("checked", "guard", "isAuthorized (http-api only) or a policyDocument"), ("processed", "enrich", "not JSON")]
+    {
+        let lines = told.lines_of(id).await;
+        let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+        let ended = ["outcome", "reason", "ran", "status"].map(|field| line[field].clone());
+        assert_eq!(json!(ended), json!(["function_error", "malformed", "yes", 500]), "{line}");
+        assert!(line["error"].as_str().is_some_and(|told| told.contains(error)), "{line}");
+        let series = format!(
+            "lambda_policy_calls_total{{outcome=\"function_error\",policy=\"{policy}\",reason=\"malformed\"}} 1"
+        );
+        assert!(metrics.contains(&series), "{series}: {metrics}");
+        let span = told.span(line).await;
+        assert_eq!(attribute(&span.attributes, "error.type"), "500", "{span:?}");
+        let shown = told.policy(policy).await;
+        assert_eq!(shown["condition"], "failing", "{shown}");
+        assert_eq!(shown["calls"]["last_errors"][0]["error"], line["error"], "{shown}");
+    }
+    let said = told.process.said();
+    // The collector of these tests takes no metrics.
+    let warns = |line: &&str| line.contains("\"WARN\"") && !line.contains("telemetry cannot be pushed");
+    assert_eq!(said.lines().find(warns), None, "a call has one line");
+}
