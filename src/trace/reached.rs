@@ -1,4 +1,4 @@
-//! How far a call has come, for what is said of one whose caller went away: nobody is left to tell it then.
+//! How far a call has come, for what is said of one that has no end of its own: nobody is left to tell it then.
 
 use std::{
     sync::{
@@ -27,6 +27,17 @@ struct Marks {
     authorized: AtomicU64,
     event_bytes: AtomicUsize,
     sent: AtomicBool,
+    answer: OnceLock<Answer>,
+    handed_on: AtomicUsize,
+}
+
+/// What Lambda said when an answer that comes in pieces began.
+#[derive(Debug)]
+pub struct Answer {
+    /// AWS's id of the request.
+    pub aws_request_id: String,
+    /// The version that runs.
+    pub version: String,
 }
 
 impl Reached {
@@ -34,7 +45,8 @@ impl Reached {
     pub fn new(began: Instant) -> Self {
         let (asked, admitted, authorized) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (event_bytes, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Marks { began, invoked: OnceLock::new(), asked, admitted, authorized, event_bytes, sent }))
+        let (invoked, answer, handed_on) = (OnceLock::new(), OnceLock::new(), AtomicUsize::new(0));
+        Self(Arc::new(Marks { began, invoked, asked, admitted, authorized, event_bytes, sent, answer, handed_on }))
     }
 
     /// Which function it invokes, in the version that was chosen for it.
@@ -77,6 +89,27 @@ impl Reached {
     /// Whether a connection has taken the request.
     pub fn is_sent(&self) -> bool {
         self.0.sent.load(Ordering::Acquire)
+    }
+
+    /// Lambda has answered, and the pieces follow.
+    pub fn answered(&self, answer: Answer) {
+        // A call is answered once.
+        let _ = self.0.answer.set(answer);
+    }
+
+    /// The answer that comes in pieces, once it has begun.
+    pub fn answer(&self) -> Option<&Answer> {
+        self.0.answer.get()
+    }
+
+    /// So much more of its body has been read and is handed on.
+    pub fn hands_on(&self, bytes: usize) {
+        self.0.handed_on.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How much that was in all.
+    pub fn handed_on(&self) -> usize {
+        self.0.handed_on.load(Ordering::Relaxed)
     }
 
     /// Whether the function may have run, as far as is known here.

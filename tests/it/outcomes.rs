@@ -1,21 +1,25 @@
 //! What lines, metrics, spans and the page say of calls whose function answers nothing that is of use, or nothing in time.
 
-use lambda_policy::pb::envoy::{
-    extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
-    service::{
-        auth::v3::{
-            AttributeContext, CheckRequest, attribute_context, authorization_client::AuthorizationClient,
-            check_response::HttpResponse,
+use lambda_policy::pb::{
+    envoy::{
+        extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
+        service::{
+            auth::v3::{
+                AttributeContext, CheckRequest, attribute_context, authorization_client::AuthorizationClient,
+                check_response::HttpResponse,
+            },
+            ext_proc::v3::processing_response::Response as Answer,
         },
-        ext_proc::v3::processing_response::Response as Answer,
     },
+    execute_policy_stream_response::Part,
 };
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use tonic::Request;
 
 use crate::{
     lines::{Gateway, Told, body, headers},
-    support::{admin, channel, collector::attribute},
+    support::{admin, channel, client, collector::attribute, request},
 };
 
 impl Told {
@@ -79,4 +83,35 @@ async fn an_authorizer_or_a_callout_that_answers_nonsense_is_an_error_of_its_fun
     // The collector of these tests takes no metrics.
     let warns = |line: &&str| line.contains("\"WARN\"") && !line.contains("telemetry cannot be pushed");
     assert_eq!(said.lines().find(warns), None, "a call has one line");
+}
+
+#[tokio::test]
+async fn a_stream_without_an_end_says_what_is_known_of_it() {
+    let told = Told::with(
+        "  echo: {function: echo}\n  stream: {function: stream}\n  short: {function: stream, idle_timeout: 300ms}\n",
+    )
+    .await;
+    let mut caller = client(&told.address).await;
+    let open = request("stream", r#"{"chunks": 1000, "every": 20}"#);
+    let mut parts = caller.execute_policy_stream(open).await.unwrap().into_inner();
+    let Some(Part::Start(start)) = parts.message().await.unwrap().unwrap().part else { panic!("it does not start") };
+    assert!(matches!(parts.message().await.unwrap().unwrap().part, Some(Part::Chunk(_))));
+    drop(parts);
+    let line = told.line("the line of who left", |line| line["outcome"] == "cancelled").await;
+    let known = ["ran", "status", "aws_request_id", "version", "reason"].map(|field| line[field].clone());
+    assert_eq!(json!(known), json!(["yes", 200, start.request, start.version, null]), "{line}");
+    assert!(line["output_bytes"].as_u64() >= Some(8), "{line}");
+    let invoked = told.span_of(SpanKind::Client, &line).await;
+    assert_eq!(attribute(&invoked.attributes, "aws.request_id"), start.request, "{invoked:?}");
+    assert_eq!(told.policy("stream").await["condition"], "ok", "to leave a stream is no giving up");
+
+    for (fault, policy, reason) in [("cut-stream:300", "stream", "LAMBDA_FAILED"), ("stall:5s", "short", "TIMEOUT")] {
+        told.lambda.clear_faults();
+        told.lambda.add_fault(format!("stream={fault}").parse().unwrap());
+        let mut parts = caller.execute_policy_stream(request(policy, r#"{"every": 5}"#)).await.unwrap().into_inner();
+        while let Ok(Some(_)) = parts.message().await {}
+        let line = told.line(reason, |line| line["reason"] == reason).await;
+        assert!(line["output_bytes"].as_u64() >= Some(8) && line["aws_request_id"].is_string(), "{line}");
+        assert!(line["version"].is_string(), "{line}");
+    }
 }

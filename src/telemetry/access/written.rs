@@ -93,7 +93,10 @@ impl Line {
         let (spent, end) = (error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
-        let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
+        let reached = self.reached.clone();
+        let answer = reached.answer();
+        let aws_request_id = error.aws_request_id().or(answer.map(|answer| answer.aws_request_id.as_str()));
+        let (at, total) = self.end(end, times, Some(error.ran().as_str()), aws_request_id);
         let (trace_id, refused) = (self.trace.id(), self.refused(end));
         let [function, qualifier, region] = self.invoked(error.about());
         macro_rules! failed {
@@ -113,8 +116,10 @@ impl Line {
                     function,
                     qualifier,
                     region,
-                    aws_request_id = error.aws_request_id(),
+                    aws_request_id,
+                    version = answer.map(|answer| answer.version.as_str()),
                     event_bytes = spent.map(|spent| spent.event_bytes),
+                    output_bytes = answer.map(|_| reached.handed_on()),
                     receive_us = self.receive(at).map(micros),
                     queue_us = spent.and_then(|spent| spent.queue).map(micros),
                     credentials_us = credentials.map(micros),
@@ -135,7 +140,7 @@ impl Line {
         self.meters.tally.keep(Failure {
             error: error.message().to_owned(),
             detail: detail.map(str::to_owned),
-            ..self.failure(end, error.kind().reason(), error.aws_request_id())
+            ..self.failure(end, error.kind().reason(), aws_request_id)
         });
     }
 
@@ -161,10 +166,13 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
-            let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
+            let reached = self.reached.clone();
+            let (answer, spent) = (reached.answer(), reached.spent(Instant::now()));
+            let ran = if answer.is_some() { "yes" } else { reached.ran().as_str() };
+            let aws_request_id = answer.map(|answer| answer.aws_request_id.as_str());
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
-            let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
+            let (at, total) = self.end(End::Cancelled, times, Some(ran), aws_request_id);
             let trace_id = self.trace.id();
             let [function, qualifier, region] = self.invoked(None);
             tracing::info!(
@@ -178,7 +186,11 @@ impl Drop for Line {
                 function,
                 qualifier,
                 region,
+                status = answer.map(|_| self.status.unwrap_or(200)),
+                aws_request_id,
+                version = answer.map(|answer| answer.version.as_str()),
                 event_bytes = spent.map(|spent| spent.event_bytes),
+                output_bytes = answer.map(|_| reached.handed_on()),
                 receive_us = self.receive(at).map(micros),
                 queue_us = spent.and_then(|spent| spent.queue).map(micros),
                 credentials_us = credentials.map(micros),
