@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use opentelemetry::{KeyValue, metrics::BoundHistogram};
@@ -15,7 +15,10 @@ use super::{
     spans::Ended,
     tally::Tally,
 };
-use crate::{error::Kind as Reason, trace::Trace};
+use crate::{
+    error::{Fault, Kind as Reason},
+    trace::Trace,
+};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,45 +51,6 @@ pub struct Invoked {
     pub region: String,
     /// The host and port of the endpoint, if AWS has such a one.
     pub server: Option<(String, u16)>,
-}
-
-/// A failure, for whoever looks for the last ones.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// When the call ended, the latest of several.
-    pub at: SystemTime,
-    /// When the first of them ended.
-    pub since: SystemTime,
-    /// How many calls ended so, with nothing else to tell of them than other ids.
-    pub count: u64,
-    /// As the access line has it.
-    pub outcome: &'static str,
-    /// As the access line has it.
-    pub reason: &'static str,
-    /// What the caller was told, or what is wrong with the function's output; empty for an error that the function
-    /// reported, whose words are its own.
-    pub error: String,
-    /// The type of an error that the function reported, made printable.
-    pub error_type: Option<String>,
-    /// What the operator is told beyond that.
-    pub detail: Option<String>,
-    /// The gateway's id of the call, if it has one.
-    pub request_id: Option<String>,
-    /// AWS's id of the request, if there was one.
-    pub aws_request_id: Option<String>,
-    /// The call's trace, if it has one.
-    pub trace_id: Option<String>,
-}
-
-impl Failure {
-    /// Whether there is nothing to tell of the other one that is not told of this one, but ids.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let told = |failure: &Self| (failure.outcome, failure.reason);
-        told(self) == told(other)
-            && self.error == other.error
-            && self.error_type == other.error_type
-            && self.detail == other.detail
-    }
 }
 
 /// One policy's figures. A series begins with the first call that belongs to it.
@@ -130,6 +94,11 @@ impl End {
             Self::FunctionError(kind) => Some(kind),
             Self::Error(reason) => Some(reason.reason()),
         }
+    }
+
+    /// Whether it is the caller's own doing.
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Error(reason) if reason.fault() == Fault::Caller)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::{
     array,
-    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -16,7 +15,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    meters::{End, Failure},
+    failures::{Failure, Failures},
+    meters::End,
     names::{FUNCTION_ERRORS, OUTCOMES},
     spread::{self, BUCKETS, Counts},
 };
@@ -29,8 +29,6 @@ const POINTS: usize = 60;
 const RECENT: usize = 6;
 /// What a call weighs in the quantiles after an interval, compared with before: half after a minute.
 const FADES: f32 = 0.891;
-/// How many failures of a policy are kept.
-const MOST_FAILURES: usize = 8;
 /// A latency's steps within a bucket, as it is remembered; `u8::MAX` is none.
 const STEPS: f32 = 6.0;
 
@@ -49,7 +47,7 @@ struct Counted {
 #[derive(Debug)]
 struct Kept {
     reasons: Vec<(&'static str, u64)>,
-    failures: VecDeque<Failure>,
+    failures: Failures,
     /// How long the calls before took, weighed.
     lately: Counts,
     /// Calls and errors at the last sample.
@@ -139,17 +137,10 @@ impl Tally {
         }
     }
 
-    /// Keeps a failure: as one more of its like, or else in the place of the oldest one. So a thousand refusals by a breaker
-    /// leave what opened it.
-    pub(super) fn keep(&self, mut failure: Failure) {
-        let mut kept = self.0.get_or_init(Box::default).kept();
-        if let Some(at) = kept.failures.iter().position(|known| known.is_like(&failure))
-            && let Some(known) = kept.failures.remove(at)
-        {
-            (failure.since, failure.count) = (known.since, known.count + failure.count);
-        }
-        kept.failures.truncate(MOST_FAILURES - 1);
-        kept.failures.push_front(failure);
+    /// Keeps a failure as one of the last ones.
+    pub(super) fn keep(&self, failure: Failure) {
+        let counted = self.0.get_or_init(Box::default);
+        counted.kept().failures.keep(failure, counted.ended(0));
     }
 
     /// Ends an interval.
@@ -194,13 +185,8 @@ impl Tally {
 
     /// Puts its last failures among those of others, of which as many are kept as of one policy.
     pub(super) fn add_failures(&self, policy: &str, all: &mut Vec<(String, Failure)>) {
-        let Some(counted) = self.0.get() else { return };
-        for failure in &counted.kept().failures {
-            let place = all.partition_point(|(_, other)| other.at >= failure.at);
-            if place < MOST_FAILURES {
-                all.truncate(MOST_FAILURES - 1);
-                all.insert(place, (policy.to_owned(), failure.clone()));
-            }
+        if let Some(counted) = self.0.get() {
+            counted.kept().failures.add_to(policy, all);
         }
     }
 
@@ -261,7 +247,7 @@ impl Counted {
 impl Default for Counted {
     fn default() -> Self {
         let ring = Ring { calls: [0; POINTS], errors: [0; POINTS], slow: [u8::MAX; POINTS], next: 0, len: 0 };
-        let kept = Kept { reasons: Vec::new(), failures: VecDeque::new(), lately: [0.0; BUCKETS], seen: [0; 2], ring };
+        let kept = Kept { reasons: Vec::new(), failures: Failures::default(), lately: [0.0; BUCKETS], seen: [0; 2], ring };
         Self { ended: Default::default(), fresh: [const { AtomicU32::new(0) }; BUCKETS], kept: Mutex::new(kept) }
     }
 }
@@ -371,8 +357,6 @@ fn last<T>(points: &[T], known: usize) -> &[T] {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::SystemTime;
-
     use tokio::time::advance;
 
     use super::*;
@@ -430,66 +414,6 @@ mod tests {
         }
         assert_eq!(p50(), None, "of what was not called for half an hour nothing is known");
         assert_eq!(tally.figures(&clock).unwrap().recent, Recent::default());
-    }
-
-    fn failure(seconds: u64, reason: &'static str, error: &str) -> Failure {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        Failure {
-            at,
-            since: at,
-            count: 1,
-            outcome: "error",
-            reason,
-            error: error.to_owned(),
-            error_type: None,
-            detail: None,
-            request_id: Some(seconds.to_string()),
-            aws_request_id: None,
-            trace_id: None,
-        }
-    }
-
-    #[test]
-    fn what_opened_a_breaker_is_kept_however_many_calls_it_refuses() {
-        let (tally, clock) = (Tally::default(), Clock::start());
-        for round in 0..10 {
-            tally.keep(failure(round * 100, "LAMBDA_FAILED", "it broke off"));
-            tally.keep(failure(round * 100 + 1, "TIMEOUT", "the time was up"));
-            for call in 2..100 {
-                tally.keep(failure(round * 100 + call, "BREAKER_OPEN", "it is left alone"));
-            }
-        }
-        let kept = tally.figures(&clock).unwrap().last_errors;
-        let told: Vec<_> = kept.iter().map(|kept| (kept.reason, kept.count, kept.request_id.as_deref())).collect();
-        let expected = [("BREAKER_OPEN", 980, "999"), ("TIMEOUT", 10, "901"), ("LAMBDA_FAILED", 10, "900")];
-        assert_eq!(told, expected.map(|(reason, count, id)| (reason, count, Some(id))), "the latest first");
-        assert_eq!(kept[1].since, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
-    }
-
-    #[test]
-    fn of_all_policies_the_latest_failures_are_told() {
-        let [one, other] = [Tally::default(), Tally::default()];
-        for number in 0..6 {
-            one.keep(failure(number * 2, "TIMEOUT", &number.to_string()));
-            other.keep(failure(number * 2 + 1, "TIMEOUT", &number.to_string()));
-        }
-        let mut all = Vec::new();
-        one.add_failures("one", &mut all);
-        other.add_failures("other", &mut all);
-        let told: Vec<_> = all.iter().map(|(policy, failure)| (policy.as_str(), failure.error.as_str())).collect();
-        let expected = ["5", "4", "3", "2"].map(|error| [("other", error), ("one", error)]);
-        assert_eq!(told, expected.concat());
-    }
-
-    #[test]
-    fn the_latest_failures_are_kept_and_few() {
-        let (tally, clock) = (Tally::default(), Clock::start());
-        for number in 0..20 {
-            tally.keep(failure(number, "TIMEOUT", &number.to_string()));
-        }
-        let kept: Vec<_> =
-            tally.figures(&clock).unwrap().last_errors.into_iter().map(|failure| failure.error).collect();
-        assert_eq!(kept, ["19", "18", "17", "16", "15", "14", "13", "12"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Answered, Line};
 use crate::{
     error::{Error, Fault, Kind, Ran},
-    telemetry::meters::{End, Failure},
+    telemetry::{failures::Failure, meters::End},
     trace::Hex,
 };
 
@@ -140,6 +140,7 @@ impl Line {
         self.meters.tally.keep(Failure {
             error: error.message().to_owned(),
             detail: detail.map(str::to_owned),
+            fields: error.violations().iter().map(|wrong| wrong.field.as_str()).collect::<Vec<_>>().join(", "),
             ..self.failure(end, error.kind().reason(), aws_request_id)
         });
     }
@@ -153,6 +154,8 @@ impl Line {
             count: 1,
             outcome: end.outcome(),
             reason,
+            own: end.is_own(),
+            fields: String::new(),
             error: String::new(),
             error_type: None,
             detail: None,
