@@ -20,6 +20,7 @@ pub(super) fn counted(figures: &Figures, history: bool) -> Value {
         "by_reason": by_reason,
         "per_second": thousandths(figures.recent.calls),
         "errors_per_second": thousandths(figures.recent.errors),
+        "given_up_per_second": thousandths(figures.recent.given_up),
         "seconds": {"p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99)},
         "last_errors": figures.last_errors.iter().map(failure).collect::<Vec<_>>(),
     });

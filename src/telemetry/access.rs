@@ -213,6 +213,8 @@ impl Line {
         let spent = match end {
             // How long something takes is not told by what nobody waited for.
             End::Cancelled => Times { total, ..Times::default() },
+            // That Lambda was asked is to be counted, and that it took so long at least.
+            End::GivenUp => Times { lambda, total, ..Times::default() },
             End::Ok | End::FunctionError(_) | End::Error(_) => Times { queue, credentials, lambda, total },
         };
         self.meters.record(end, spent);

@@ -31,6 +31,8 @@ pub enum End {
     Error(Reason),
     /// The caller went away.
     Cancelled,
+    /// It did while Lambda was asked, and no answer had begun.
+    GivenUp,
 }
 
 /// Where a call's time went, as far as it came.
@@ -64,7 +66,7 @@ pub(super) struct Meters {
     kept: OnceLock<Kept>,
     /// Of those that do not.
     calls: [OnceLock<BoundHistogram<f64>>; OUTCOMES.len()],
-    client: [OnceLock<BoundHistogram<f64>>; Reason::ALL.len()],
+    client: [OnceLock<BoundHistogram<f64>>; Reason::ALL.len() + 1],
     /// For people.
     pub tally: Arc<Tally>,
     exemplars: Exemplars,
@@ -84,7 +86,7 @@ impl End {
             Self::Ok => "ok",
             Self::FunctionError(_) => "function_error",
             Self::Error(_) => "error",
-            Self::Cancelled => "cancelled",
+            Self::Cancelled | Self::GivenUp => "cancelled",
         }
     }
 
@@ -93,12 +95,26 @@ impl End {
             Self::Ok | Self::Cancelled => None,
             Self::FunctionError(kind) => Some(kind),
             Self::Error(reason) => Some(reason.reason()),
+            Self::GivenUp => Some(names::GIVEN_UP),
         }
     }
 
     /// Whether it is the caller's own doing.
     pub(super) fn is_own(self) -> bool {
-        matches!(self, Self::Error(reason) if reason.fault() == Fault::Caller)
+        match self {
+            Self::Ok | Self::FunctionError(_) | Self::Cancelled => false,
+            Self::Error(reason) => reason.fault() == Fault::Caller,
+            Self::GivenUp => true,
+        }
+    }
+
+    /// Why Lambda has not answered, and the place of that among the series of what the client measures.
+    pub(super) fn unanswered(self) -> Option<(usize, &'static str)> {
+        match self {
+            Self::Ok | Self::FunctionError(_) | Self::Cancelled => None,
+            Self::Error(reason) => Some((reason as usize, reason.reason())),
+            Self::GivenUp => Some((Reason::ALL.len(), names::http::CANCELLED)),
+        }
     }
 }
 
@@ -115,7 +131,7 @@ impl Meters {
             invoked,
             kept: OnceLock::new(),
             calls: [const { OnceLock::new() }; OUTCOMES.len()],
-            client: [const { OnceLock::new() }; Reason::ALL.len()],
+            client: [const { OnceLock::new() }; Reason::ALL.len() + 1],
             tally,
             exemplars: Exemplars::default(),
         }
@@ -136,7 +152,7 @@ impl Meters {
         }
         match end {
             End::Ok => kept.call.keep(times.total),
-            End::FunctionError(_) | End::Error(_) | End::Cancelled => {
+            End::FunctionError(_) | End::Error(_) | End::Cancelled | End::GivenUp => {
                 if let Some(call) =
                     OUTCOMES.iter().position(|known| *known == end.outcome()).and_then(|at| self.calls.get(at))
                 {
@@ -145,15 +161,15 @@ impl Meters {
                 }
             }
         }
-        match (times.lambda, end) {
+        match (times.lambda, end.unanswered()) {
             (None, _) => {}
-            (Some(lambda), End::Error(reason)) => {
-                if let Some(client) = self.client.get(reason as usize) {
-                    let bind = || self.instruments.client.bind(&self.client_labels(Some(reason)));
+            (Some(lambda), Some((at, why))) => {
+                if let Some(client) = self.client.get(at) {
+                    let bind = || self.instruments.client.bind(&self.client_labels(Some(why)));
                     client.get_or_init(bind).record(lambda.as_secs_f64());
                 }
             }
-            (Some(lambda), End::Ok | End::FunctionError(_) | End::Cancelled) => kept.client.keep(lambda),
+            (Some(lambda), None) => kept.client.keep(lambda),
         }
     }
 
@@ -177,14 +193,14 @@ impl Meters {
         }
     }
 
-    fn client_labels(&self, error: Option<Reason>) -> Vec<KeyValue> {
+    fn client_labels(&self, error: Option<&str>) -> Vec<KeyValue> {
         let mut labels = vec![
             attribute(&names::RPC_SYSTEM, "aws-api"),
             attribute(&names::RPC_METHOD, "Lambda/Invoke"),
             attribute(&names::POLICY, &self.name),
             attribute(&names::INVOKED_PROVIDER, "aws"),
         ];
-        labels.extend(error.map(|reason| attribute(&names::ERROR_TYPE, reason.reason())));
+        labels.extend(error.map(|error| attribute(&names::ERROR_TYPE, error)));
         if let Some(Invoked { function, region, server }) = &self.invoked {
             labels.push(attribute(&names::INVOKED_NAME, names::function(function)));
             labels.push(attribute(&names::INVOKED_REGION, region));

@@ -19,7 +19,7 @@ use tonic::Request;
 
 use crate::{
     lines::{Gateway, Told, body, headers},
-    support::{admin, channel, client, collector::attribute, request},
+    support::{admin, channel, client, collector::attribute, eventually, execute, request},
 };
 
 impl Told {
@@ -83,6 +83,42 @@ async fn an_authorizer_or_a_callout_that_answers_nonsense_is_an_error_of_its_fun
     // The collector of these tests takes no metrics.
     let warns = |line: &&str| line.contains("\"WARN\"") && !line.contains("telemetry cannot be pushed");
     assert_eq!(said.lines().find(warns), None, "a call has one line");
+}
+
+#[tokio::test]
+async fn a_function_that_never_answers_is_found_where_its_callers_leave_first() {
+    let told = Told::with("  echo: {function: echo}\n  hangs: {function: slow, timeout: 20s}\n").await;
+    let caller = client(&told.address).await;
+    for number in 1..4 {
+        let caller = caller.clone();
+        let call = tokio::spawn(async move { execute(&caller, request("hangs", r#"{"ms": 9000}"#)).await });
+        eventually("the function", async || (told.lambda.runs("slow") == number).then_some(())).await;
+        call.abort();
+        let lines = || told.lines().into_iter().filter(|line| line["outcome"] == "cancelled").collect::<Vec<_>>();
+        eventually("its line", async || (lines().len() as u64 == number).then_some(())).await;
+        let line = lines().pop().unwrap();
+        assert_eq!((&line["reason"], &line["ran"]), (&"given_up".into(), &"maybe".into()), "{line}");
+    }
+    let shown = told.policy("hangs").await;
+    assert_eq!((&shown["condition"], &shown["breaker"]), (&"given up".into(), &"closed".into()), "{shown}");
+    let calls = &shown["calls"];
+    assert!(calls["given_up_per_second"].as_f64() > Some(0.0), "{calls}");
+    assert_eq!((&calls["errors_per_second"], &calls["by_reason"]), (&json!(0.0), &json!({"given_up": 3})));
+    assert_eq!((&calls["by_outcome"]["cancelled"], &calls["by_outcome"]["error"]), (&json!(3), &json!(0)));
+    let last = &calls["last_errors"][0];
+    assert_eq!((&last["reason"], &last["count"]), (&json!("given_up"), &json!(3)), "{calls}");
+    assert_eq!(told.shown("/status").await["calls"]["by_reason"], json!({"given_up": 3}));
+
+    let metrics = told.metrics().await;
+    let of = |name: &str, labels: &[&str]| {
+        let has = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        metrics.lines().find(has).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let cancelled = ["outcome=\"cancelled\"", "policy=\"hangs\"", "reason=\"given_up\""];
+    assert_eq!(of("lambda_policy_calls_total", &cancelled), Some(3.0), "{metrics}");
+    let labels = ["error_type=\"cancelled\"", "policy=\"hangs\""];
+    assert_eq!(of("rpc_client_call_duration_seconds_count", &labels), Some(3.0), "{metrics}");
+    assert!(of("rpc_client_call_duration_seconds_sum", &labels) > Some(0.0), "{metrics}");
 }
 
 #[tokio::test]

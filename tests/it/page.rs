@@ -9,7 +9,7 @@ use lambda_policy::{
     error::Kind,
     local::Lambda,
     pb::{ExecutePolicyRequest, HttpRequest, execute_policy_request::Input},
-    telemetry::names::FUNCTION_ERRORS,
+    telemetry::names::{FUNCTION_ERRORS, GIVEN_UP},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -189,8 +189,8 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
         ("busy", "failing", "OVERLOADED", "max_in_flight"),
         ("late", "failing", "TIMEOUT", "the policy's `timeout` of "),
         ("missing", "failing", "FUNCTION_NOT_FOUND", "no such function"),
-        ("private", "failing", "CALLER_DENIED", ""),
-        ("_unknown", "failing", "POLICY_NOT_FOUND", "no policy"),
+        ("private", "errors", "CALLER_DENIED", ""),
+        ("_unknown", "errors", "POLICY_NOT_FOUND", "no policy"),
     ] {
         let row = row(&shown, policy);
         let last = &row["calls"]["last_errors"][0];
@@ -212,7 +212,7 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
 #[test]
 fn the_page_says_what_can_be_done_about_every_reason() {
     let script = include_str!("../../src/http/page/page.js");
-    for reason in Kind::ALL.iter().map(|kind| kind.reason()).chain(FUNCTION_ERRORS) {
+    for reason in Kind::ALL.iter().map(|kind| kind.reason()).chain(FUNCTION_ERRORS).chain([GIVEN_UP]) {
         assert!(script.contains(&format!("\n  {reason}: \"")), "{reason}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Answered, Line};
 use crate::{
     error::{Error, Fault, Kind, Ran},
-    telemetry::{failures::Failure, meters::End},
+    telemetry::{failures::Failure, meters::End, names::GIVEN_UP},
     trace::Hex,
 };
 
@@ -175,14 +175,17 @@ impl Drop for Line {
             let aws_request_id = answer.map(|answer| answer.aws_request_id.as_str());
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
-            let (at, total) = self.end(End::Cancelled, times, Some(ran), aws_request_id);
+            let given_up = reached.is_sent() && !self.begun;
+            let end = if given_up { End::GivenUp } else { End::Cancelled };
+            let (at, total) = self.end(end, times, Some(ran), aws_request_id);
             let trace_id = self.trace.id();
             let [function, qualifier, region] = self.invoked(None);
             tracing::info!(
                 rpc = self.rpc,
                 policy = self.policy(),
                 caller = self.caller(),
-                outcome = End::Cancelled.outcome(),
+                outcome = end.outcome(),
+                reason = end.reason(),
                 request_id = self.request_id(),
                 trace_id = trace_id.as_ref().map(Hex::as_str),
                 ran,
@@ -201,6 +204,12 @@ impl Drop for Line {
                 total_us = micros(total),
                 "call"
             );
+            if given_up {
+                self.meters.tally.keep(Failure {
+                    error: "the caller went away before an answer had begun".to_owned(),
+                    ..self.failure(end, GIVEN_UP, aws_request_id)
+                });
+            }
         }
     }
 }
