@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 
 pub use self::{
     bodies::{Bodies, Held},
-    breaker::{State, Trial},
+    breaker::{State, Trial, opens},
     connections::{Connections, Place, Refusal},
     gate::Permit,
 };

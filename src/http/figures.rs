@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admission,
+    error::Kind,
     lambda::Standing,
     telemetry::{Failure, Figures, INTERVAL, names},
 };
@@ -68,6 +70,7 @@ pub(super) fn failure(failure: &Failure) -> Value {
         "count": failure.count,
         "outcome": failure.outcome,
         "reason": failure.reason,
+        "opens_breakers": Kind::ALL.into_iter().any(|kind| kind.reason() == failure.reason && admission::opens(kind)),
         "error": Some(failure.error.as_str()).filter(|error| !error.is_empty()),
         "error_type": failure.error_type,
         "detail": failure.detail,

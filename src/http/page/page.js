@@ -291,7 +291,7 @@ function credentials(policy) {
 
 function lastError([failure, ...others]) {
   if (!failure) return [];
-  const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.reason !== "BREAKER_OPEN");
+  const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.opens_breakers);
   return [
     el("span", "mono", failure.reason),
     cause ? el("span", "", " after ", el("span", "mono", cause.reason)) : null,
