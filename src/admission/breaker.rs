@@ -261,6 +261,11 @@ impl Drop for Trial {
     }
 }
 
+/// Whether failures of this kind may open a breaker.
+pub fn opens(kind: Kind) -> bool {
+    outcome(&Error::new(kind, ""), true) != Outcome::Unknown
+}
+
 /// What an error says of the platform. A caller with little time must not close the function to the others, so that
 /// time was up counts only if it was all that the policy gives.
 fn outcome(error: &Error, whole: bool) -> Outcome {

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 pub use self::{
     astray::{Astray, Strays},
     bodies::{Bodies, Held},
-    breaker::{State, Trial},
+    breaker::{State, Trial, opens},
     connections::{Connections, Place, Refusal},
     gate::Permit,
 };

@@ -196,19 +196,30 @@ impl Authorizer {
 
     /// What API Gateway answers in the place of the API.
     pub fn refusal(&self, denial: Denial, request_id: &str) -> Reply {
-        let (status, body, kind) = match (self.payload, denial) {
-            (_, Denial::Unauthenticated) => (401, r#"{"message":"Unauthorized"}"#, "UnauthorizedException"),
-            (Payload::HttpApi, Denial::Denied) => (403, r#"{"message":"Forbidden"}"#, ""),
+        let (body, kind) = match (self.payload, denial) {
+            (_, Denial::Unauthenticated) => (r#"{"message":"Unauthorized"}"#, "UnauthorizedException"),
+            (Payload::HttpApi, Denial::Denied) => (r#"{"message":"Forbidden"}"#, ""),
             (Payload::RestApi, Denial::Denied) => {
-                (403, r#"{"Message":"User is not authorized to access this resource"}"#, "AccessDeniedException")
+                (r#"{"Message":"User is not authorized to access this resource"}"#, "AccessDeniedException")
             }
-            (Payload::HttpApi, Denial::Broken) => (500, r#"{"message":"Internal Server Error"}"#, ""),
-            (Payload::RestApi, Denial::Broken) => (500, r#"{"message":null}"#, "AuthorizerConfigurationException"),
+            (Payload::HttpApi, Denial::Broken) => (r#"{"message":"Internal Server Error"}"#, ""),
+            (Payload::RestApi, Denial::Broken) => (r#"{"message":null}"#, "AuthorizerConfigurationException"),
         };
-        let reply = Reply::own(status, "application/json", body);
+        let reply = Reply::own(denial.status(), "application/json", body);
         match self.payload {
             Payload::HttpApi => reply.with("apigw-requestid", request_id),
             Payload::RestApi => reply.with("x-amzn-RequestId", request_id).with("x-amzn-ErrorType", kind),
+        }
+    }
+}
+
+impl Denial {
+    /// The status of HTTP that it is told with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Unauthenticated => 401,
+            Self::Denied => 403,
+            Self::Broken => 500,
         }
     }
 }

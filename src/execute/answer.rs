@@ -21,7 +21,9 @@ pub fn take(reply: &mut Reply) -> event::Reply {
     match std::mem::replace(&mut reply.output, Output::None) {
         Output::Http(answer) => answer,
         // An HTTP call has no other output than these.
-        Output::None | Output::Payload(_) | Output::Json(_) => accepted(reply.status, &reply.request_id),
+        Output::None | Output::Payload(_) | Output::Json(_) | Output::Changes(_) => {
+            accepted(reply.status, &reply.request_id)
+        }
     }
 }
 

@@ -8,14 +8,15 @@ use std::{
     time::{Duration, Instant as StdInstant},
 };
 
+use bytes::Bytes;
 use moka::{Expiry, sync::Cache};
 use tokio::time::Instant;
 
-use super::{Choice, Engine, Input, Output, Request};
+use super::{Choice, Engine, FunctionError, Input, Output, Request};
 use crate::{
     error::Error,
     event::{
-        self, Front,
+        self, Front, Malformed,
         authorization::{Authorizer, Denial, Verdict},
     },
     policy::{Caller, Policy, callers, secret::Fingerprint},
@@ -144,7 +145,7 @@ impl Engine {
             None => {
                 let event = authorizer.encode(&call, &identity, front);
                 let request = Request::new(caller, Choice::Found(Arc::clone(&policy)), Input::Payload(event), deadline);
-                let reply = match self.execute(request.told_by(&line)).await {
+                let mut reply = match self.execute(request.told_by(&line)).await {
                     Ok(reply) => reply,
                     Err(error) => {
                         line.failed(&error);
@@ -152,15 +153,24 @@ impl Engine {
                     }
                 };
                 let verdict = match (&reply.error, &reply.output) {
-                    (Some(error), _) if error.message == UNAUTHORIZED => Err(Denial::Unauthenticated),
-                    (None, Output::Payload(output)) => authorizer.decode(output).map_err(|why| {
-                        let id = reply.request_id.as_str();
-                        tracing::warn!(policy = %policy.name, %why, aws_request_id = id, "an authorizer has not answered");
-                        Denial::Broken
-                    }),
-                    _ => Err(Denial::Broken),
+                    (None, Output::Payload(output)) => authorizer.decode(output),
+                    // A function that has not run has not answered either.
+                    _ => Err(Malformed::NotAuthorizer),
                 };
-                line.decided(verdict.as_ref().is_ok_and(|verdict| verdict.allows(&arn))).answered(reply.answered());
+                if let (None, Err(why)) = (&reply.error, &verdict) {
+                    reply.error = Some(FunctionError::malformed(*why, Bytes::new()));
+                }
+                let verdict = verdict.map_err(|_| match &reply.error {
+                    Some(error) if error.message == UNAUTHORIZED => Denial::Unauthenticated,
+                    _ => Denial::Broken,
+                });
+                let allowed = verdict.as_ref().is_ok_and(|verdict| verdict.allows(&arn));
+                let told = match &verdict {
+                    Ok(_) if allowed => reply.status,
+                    Ok(_) => Denial::Denied.status(),
+                    Err(denial) => denial.status(),
+                };
+                line.decided(allowed).told(told).answered(reply.answered());
                 match verdict {
                     Ok(verdict) => Arc::new(verdict),
                     Err(denial) => return refused(denial),

@@ -165,6 +165,8 @@ pub enum Output {
     Json(String),
     /// An HTTP answer.
     Http(event::Reply),
+    /// What a callout changes.
+    Changes(Box<event::callout::Changes>),
 }
 
 /// A failure of the function itself.
@@ -242,7 +244,7 @@ impl Reply {
     pub fn http_status(&self) -> u16 {
         match &self.output {
             Output::Http(answer) => answer.status,
-            Output::None | Output::Payload(_) | Output::Json(_) => self.status,
+            Output::None | Output::Payload(_) | Output::Json(_) | Output::Changes(_) => self.status,
         }
     }
 

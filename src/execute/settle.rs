@@ -74,6 +74,8 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, clock: Clock) 
         _ => BTreeMap::new(),
     };
     let (output, error) = match (status, form) {
+        // An event that is queued changes nothing.
+        (202 | 204, Form::Callout { .. }) => (Output::Changes(Box::default()), None),
         (202 | 204, _) => (Output::None, None),
         (_, Form::Payload) => {
             let error = fault.map(|fault| FunctionError::reported(fault, again(&payload)));
@@ -88,7 +90,13 @@ pub(super) fn settle(policy: &Policy, form: Form, answer: Answer, clock: Clock) 
             (Output::Http(reply), error)
         }
         (_, Form::Callout { request_id }) => match fault {
-            None => (Output::Payload(payload), None),
+            None => match policy.callout.as_ref().map(|callout| callout.apply(&payload)).transpose() {
+                Ok(changes) => (Output::Changes(Box::new(changes.unwrap_or_default())), None),
+                Err(why) => {
+                    let (reply, error) = malformed(policy, why, &request_id);
+                    (Output::Http(reply), Some(error))
+                }
+            },
             Some(fault) => {
                 let (reply, error) = http(policy, payload, Some(fault), &request_id, Marks::default());
                 (Output::Http(reply), error)

@@ -24,7 +24,7 @@ use crate::{
     lambda::{self, Answer, Api, Taken},
     policy::{Deadline, Invocation, Policy},
     telemetry::access::{Answered, Line},
-    trace::Step,
+    trace::{self, Reached, Step},
 };
 
 /// The largest piece of a body that is handed on, as Envoy recommends; clients of gRPC read 4 MB at the most.
@@ -94,8 +94,8 @@ struct Reading {
     deadline: Deadline,
     clock: Clock,
     permit: Permit,
-    /// How many bytes of the body have been.
-    handed_on: usize,
+    /// Where it is noted how far it has come.
+    reached: Reached,
 }
 
 impl Engine {
@@ -152,8 +152,10 @@ impl Engine {
         let stream = ready.stream(&invoke, deadline).await;
         let stream = stream.map_err(|error| error.with_spent(clock.spent()).with_about(policy.about()));
         let stream = trial.hear(stream)?;
-        let policy = Arc::clone(policy);
-        let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit, handed_on: 0 });
+        let (policy, reached) = (Arc::clone(policy), invoke.reached.clone());
+        let (aws_request_id, version) = (stream.request_id.clone(), stream.version.clone());
+        reached.answered(trace::Answer { aws_request_id, version });
+        let mut reading = Box::new(Reading { policy, stream, deadline, clock, permit, reached });
         let Form::Http { request_id, marks } = form else { return Ok(Begun::Coming(None, Bytes::new(), reading)) };
         let mut opening = Opening::new(reading.policy.event, reading.stream.content_type.take());
         let (fault, log) = loop {
@@ -212,7 +214,7 @@ impl Streamed {
     fn whole(reply: Reply) -> Self {
         let Reply { status, output, error, version, request_id, log, timing, sizes: _, variables: _, room } = reply;
         let (head, body) = match output {
-            Output::None => (None, Bytes::new()),
+            Output::None | Output::Changes(_) => (None, Bytes::new()),
             Output::Payload(body) => (None, body),
             Output::Json(text) => (None, Bytes::from(text)),
             Output::Http(answer) => {
@@ -234,7 +236,7 @@ impl Reading {
             // Dropped, the line tells that the caller went away, and the stream closes its connection.
             () = parts.closed() => return,
         };
-        let Self { policy, stream, permit, clock, handed_on, .. } = *self;
+        let Self { policy, stream, permit, clock, reached, .. } = *self;
         // Nothing is in flight at Lambda any more, however long the last piece waits to be taken.
         drop(permit);
         match ended {
@@ -250,7 +252,7 @@ impl Reading {
                     credentials: end.timing.credentials,
                     lambda: end.timing.lambda,
                     event_bytes: clock.event_bytes,
-                    output_bytes: handed_on,
+                    output_bytes: reached.handed_on(),
                 });
                 // An error means that nobody waits for it.
                 tokio::join!(async { drop(parts.send(Ok(Part::End(end))).await) }, stream.close());
@@ -268,7 +270,7 @@ impl Reading {
     async fn forward(&mut self, first: Bytes, parts: &mpsc::Sender<Result<Part, Error>>) -> Result<End, Error> {
         let mut chunk = first;
         loop {
-            self.handed_on += chunk.len();
+            self.reached.hands_on(chunk.len());
             while !chunk.is_empty() {
                 if parts.send(Ok(Part::Chunk(piece(&mut chunk)))).await.is_err() {
                     // Whoever races this sees that the channel is closed.
@@ -308,7 +310,7 @@ impl Reading {
             request_id: self.stream.request_id.clone(),
             log,
             timing: self.clock.timing(),
-            sizes: Sizes { event: self.clock.event_bytes, output: self.handed_on },
+            sizes: Sizes { event: self.clock.event_bytes, output: self.reached.handed_on() },
             variables: Default::default(),
             room: None,
         }

@@ -16,7 +16,7 @@ pub(super) fn reply(reply: Reply) -> pb::ExecutePolicyResponse {
     pb::ExecutePolicyResponse {
         status: i32::from(status),
         output: match output {
-            Output::None => None,
+            Output::None | Output::Changes(_) => None,
             Output::Payload(bytes) => Some(wire::Output::Payload(bytes)),
             Output::Json(text) => Some(wire::Output::Json(text)),
             Output::Http(reply) => Some(wire::Output::Http(http(reply))),

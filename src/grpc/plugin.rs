@@ -77,7 +77,7 @@ pub(super) async fn execute(
     match engine.execute(request).await {
         Ok(mut reply) => {
             let text = Text::of(&mut reply, id);
-            line.answered(reply.answered());
+            line.told(text.status).answered(reply.answered());
             Ok(Some(Answer { text, reply }))
         }
         Err(error) => {

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admission,
+    error::Kind,
     lambda::Standing,
     telemetry::{Failure, Figures, INTERVAL, names},
 };
@@ -20,6 +22,7 @@ pub(super) fn counted(figures: &Figures, history: bool) -> Value {
         "by_reason": by_reason,
         "per_second": thousandths(figures.recent.calls),
         "errors_per_second": thousandths(figures.recent.errors),
+        "given_up_per_second": thousandths(figures.recent.given_up),
         "seconds": {"p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99)},
         "last_errors": figures.last_errors.iter().map(failure).collect::<Vec<_>>(),
     });
@@ -67,6 +70,7 @@ pub(super) fn failure(failure: &Failure) -> Value {
         "count": failure.count,
         "outcome": failure.outcome,
         "reason": failure.reason,
+        "opens_breakers": Kind::ALL.into_iter().any(|kind| kind.reason() == failure.reason && admission::opens(kind)),
         "error": Some(failure.error.as_str()).filter(|error| !error.is_empty()),
         "error_type": failure.error_type,
         "detail": failure.detail,

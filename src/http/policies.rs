@@ -33,6 +33,7 @@ enum Condition {
     Idle,
     Ok,
     Errors,
+    GivenUp,
     Failing,
     BreakerOpen,
 }
@@ -126,12 +127,15 @@ pub(super) fn shown(engine: &Engine, view: &View) -> Value {
 
 impl Condition {
     fn of(breaker: Option<State>, standing: Option<&Standing>, recent: Option<&Recent>) -> Self {
-        let Recent { calls, errors } = recent.copied().unwrap_or_default();
+        let Recent { calls, errors, given_up, own } = recent.copied().unwrap_or_default();
+        // What callers do wrong themselves says nothing of how a right call would have ended.
+        let most = |count: f64| count > 0.0 && count * 2.0 >= calls - own;
         match breaker {
             Some(State::Open) => Self::BreakerOpen,
             Some(State::HalfOpen) => Self::Failing,
             _ if standing.is_some_and(|standing| standing.trouble.is_some()) => Self::Failing,
-            _ if errors > 0.0 && errors * 2.0 >= calls => Self::Failing,
+            _ if most(errors - own) => Self::Failing,
+            _ if most(given_up) => Self::GivenUp,
             _ if errors > 0.0 => Self::Errors,
             _ if calls > 0.0 => Self::Ok,
             _ => Self::Idle,
@@ -143,6 +147,7 @@ impl Condition {
             Self::Idle => "idle",
             Self::Ok => "ok",
             Self::Errors => "errors",
+            Self::GivenUp => "given up",
             Self::Failing => "failing",
             Self::BreakerOpen => "breaker open",
         }
@@ -151,9 +156,11 @@ impl Condition {
 
 impl Row<'_> {
     fn worse(&self, other: &Self) -> Ordering {
+        let failed = |row: &Self| row.recent.errors - row.recent.own;
+        let by_failures = || failed(other).total_cmp(&failed(self));
         let by_errors = || other.recent.errors.total_cmp(&self.recent.errors);
         let by_calls = || other.recent.calls.total_cmp(&self.recent.calls);
-        other.condition.cmp(&self.condition).then_with(by_errors).then_with(by_calls)
+        other.condition.cmp(&self.condition).then_with(by_failures).then_with(by_errors).then_with(by_calls)
     }
 
     fn shown(&self, engine: &Engine, held: admission::Figures, history: bool) -> Value {
@@ -232,13 +239,19 @@ mod tests {
 
     #[test]
     fn the_worst_is_what_must_be_looked_at_first() {
-        let recent = |calls, errors| Some(Recent { calls, errors });
+        let recent = |calls, errors| Some(Recent { calls, errors, ..Recent::default() });
+        let given_up = |calls, given_up| Some(Recent { calls, errors: 1.0, given_up, own: 0.0 });
+        let own = |calls, errors| Some(Recent { calls, errors, given_up: 0.0, own: 7.0 });
         for (breaker, recent, expected) in [
             (None, None, Condition::Idle),
             (Some(State::Closed), recent(0.0, 0.0), Condition::Idle),
             (Some(State::Closed), recent(9.0, 0.0), Condition::Ok),
             (Some(State::Closed), recent(9.0, 4.0), Condition::Errors),
             (None, recent(9.0, 5.0), Condition::Failing),
+            (None, own(9.0, 7.0), Condition::Errors),
+            (None, own(9.0, 8.0), Condition::Failing),
+            (None, given_up(9.0, 4.0), Condition::Errors),
+            (None, given_up(9.0, 5.0), Condition::GivenUp),
             (Some(State::HalfOpen), recent(9.0, 0.0), Condition::Failing),
             (Some(State::Open), recent(9.0, 0.0), Condition::BreakerOpen),
         ] {

@@ -192,7 +192,7 @@ impl Line {
         self
     }
 
-    /// Says which status of HTTP the caller is told.
+    /// Says which status of HTTP the caller is told, in the place of Lambda's.
     #[must_use]
     pub fn told(mut self, status: u16) -> Self {
         self.status = Some(status);
@@ -227,6 +227,8 @@ impl Line {
         let spent = match end {
             // How long something takes is not told by what nobody waited for.
             End::Cancelled => Times { total, ..Times::default() },
+            // That Lambda was asked is to be counted, and that it took so long at least.
+            End::GivenUp => Times { lambda, total, ..Times::default() },
             End::Ok | End::FunctionError(_) | End::Error(_) => Times { queue, credentials, lambda, total },
         };
         self.meters.record(end, spent);

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use opentelemetry::{KeyValue, metrics::BoundHistogram};
@@ -15,7 +15,10 @@ use super::{
     spans::Ended,
     tally::Tally,
 };
-use crate::{error::Kind as Reason, trace::Trace};
+use crate::{
+    error::{Fault, Kind as Reason},
+    trace::Trace,
+};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum End {
     Error(Reason),
     /// The caller went away.
     Cancelled,
+    /// It did while Lambda was asked, and no answer had begun.
+    GivenUp,
 }
 
 /// Where a call's time went, as far as it came.
@@ -50,45 +55,6 @@ pub struct Invoked {
     pub server: Option<(String, u16)>,
 }
 
-/// A failure, for whoever looks for the last ones.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// When the call ended, the latest of several.
-    pub at: SystemTime,
-    /// When the first of them ended.
-    pub since: SystemTime,
-    /// How many calls ended so, with nothing else to tell of them than other ids.
-    pub count: u64,
-    /// As the access line has it.
-    pub outcome: &'static str,
-    /// As the access line has it.
-    pub reason: &'static str,
-    /// What the caller was told, or what is wrong with the function's output; empty for an error that the function
-    /// reported, whose words are its own.
-    pub error: String,
-    /// The type of an error that the function reported, made printable.
-    pub error_type: Option<String>,
-    /// What the operator is told beyond that.
-    pub detail: Option<String>,
-    /// The gateway's id of the call, if it has one.
-    pub request_id: Option<String>,
-    /// AWS's id of the request, if there was one.
-    pub aws_request_id: Option<String>,
-    /// The call's trace, if it has one.
-    pub trace_id: Option<String>,
-}
-
-impl Failure {
-    /// Whether there is nothing to tell of the other one that is not told of this one, but ids.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let told = |failure: &Self| (failure.outcome, failure.reason);
-        told(self) == told(other)
-            && self.error == other.error
-            && self.error_type == other.error_type
-            && self.detail == other.detail
-    }
-}
-
 /// One policy's figures. A series begins with the first call that belongs to it.
 #[derive(Debug)]
 pub(super) struct Meters {
@@ -100,7 +66,7 @@ pub(super) struct Meters {
     kept: OnceLock<Kept>,
     /// Of those that do not.
     calls: [OnceLock<BoundHistogram<f64>>; OUTCOMES.len()],
-    client: [OnceLock<BoundHistogram<f64>>; Reason::ALL.len()],
+    client: [OnceLock<BoundHistogram<f64>>; Reason::ALL.len() + 1],
     /// For people.
     pub tally: Arc<Tally>,
     exemplars: Exemplars,
@@ -120,7 +86,7 @@ impl End {
             Self::Ok => "ok",
             Self::FunctionError(_) => "function_error",
             Self::Error(_) => "error",
-            Self::Cancelled => "cancelled",
+            Self::Cancelled | Self::GivenUp => "cancelled",
         }
     }
 
@@ -129,6 +95,25 @@ impl End {
             Self::Ok | Self::Cancelled => None,
             Self::FunctionError(kind) => Some(kind),
             Self::Error(reason) => Some(reason.reason()),
+            Self::GivenUp => Some(names::GIVEN_UP),
+        }
+    }
+
+    /// Whether it is the caller's own doing.
+    pub(super) fn is_own(self) -> bool {
+        match self {
+            Self::Ok | Self::FunctionError(_) | Self::Cancelled => false,
+            Self::Error(reason) => reason.fault() == Fault::Caller,
+            Self::GivenUp => true,
+        }
+    }
+
+    /// Why Lambda has not answered, and the place of that among the series of what the client measures.
+    pub(super) fn unanswered(self) -> Option<(usize, &'static str)> {
+        match self {
+            Self::Ok | Self::FunctionError(_) | Self::Cancelled => None,
+            Self::Error(reason) => Some((reason as usize, reason.reason())),
+            Self::GivenUp => Some((Reason::ALL.len(), names::http::CANCELLED)),
         }
     }
 }
@@ -146,7 +131,7 @@ impl Meters {
             invoked,
             kept: OnceLock::new(),
             calls: [const { OnceLock::new() }; OUTCOMES.len()],
-            client: [const { OnceLock::new() }; Reason::ALL.len()],
+            client: [const { OnceLock::new() }; Reason::ALL.len() + 1],
             tally,
             exemplars: Exemplars::default(),
         }
@@ -167,7 +152,7 @@ impl Meters {
         }
         match end {
             End::Ok => kept.call.keep(times.total),
-            End::FunctionError(_) | End::Error(_) | End::Cancelled => {
+            End::FunctionError(_) | End::Error(_) | End::Cancelled | End::GivenUp => {
                 if let Some(call) =
                     OUTCOMES.iter().position(|known| *known == end.outcome()).and_then(|at| self.calls.get(at))
                 {
@@ -176,15 +161,15 @@ impl Meters {
                 }
             }
         }
-        match (times.lambda, end) {
+        match (times.lambda, end.unanswered()) {
             (None, _) => {}
-            (Some(lambda), End::Error(reason)) => {
-                if let Some(client) = self.client.get(reason as usize) {
-                    let bind = || self.instruments.client.bind(&self.client_labels(Some(reason)));
+            (Some(lambda), Some((at, why))) => {
+                if let Some(client) = self.client.get(at) {
+                    let bind = || self.instruments.client.bind(&self.client_labels(Some(why)));
                     client.get_or_init(bind).record(lambda.as_secs_f64());
                 }
             }
-            (Some(lambda), End::Ok | End::FunctionError(_) | End::Cancelled) => kept.client.keep(lambda),
+            (Some(lambda), None) => kept.client.keep(lambda),
         }
     }
 
@@ -208,14 +193,14 @@ impl Meters {
         }
     }
 
-    fn client_labels(&self, error: Option<Reason>) -> Vec<KeyValue> {
+    fn client_labels(&self, error: Option<&str>) -> Vec<KeyValue> {
         let mut labels = vec![
             attribute(&names::RPC_SYSTEM, "aws-api"),
             attribute(&names::RPC_METHOD, "Lambda/Invoke"),
             attribute(&names::POLICY, &self.name),
             attribute(&names::INVOKED_PROVIDER, "aws"),
         ];
-        labels.extend(error.map(|reason| attribute(&names::ERROR_TYPE, reason.reason())));
+        labels.extend(error.map(|error| attribute(&names::ERROR_TYPE, error)));
         if let Some(Invoked { function, region, server }) = &self.invoked {
             labels.push(attribute(&names::INVOKED_NAME, names::function(function)));
             labels.push(attribute(&names::INVOKED_REGION, region));

@@ -25,8 +25,9 @@ use prometheus::Registry;
 use super::{
     certificates::Certificates,
     exemplars,
+    failures::Failure,
     losses::Loss,
-    meters::{Failure, Invoked, Meters},
+    meters::{Invoked, Meters},
     names::{self, Kind, Label, Metric},
     otlp::{self, Otlp, Pushes},
     policies::Policies,

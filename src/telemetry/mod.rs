@@ -4,6 +4,7 @@ pub mod access;
 mod certificates;
 mod durations;
 mod exemplars;
+mod failures;
 mod json;
 pub mod log;
 mod losses;
@@ -28,8 +29,9 @@ pub mod writer;
 
 pub use self::{
     certificates::{Certificate, Certificates},
+    failures::Failure,
     losses::Loss,
-    meters::{End, Failure, Invoked},
+    meters::{End, Invoked},
     metrics::{Metrics, Readings},
     otlp::{Failing, Otlp, Pushes},
     requests::{Asked, Ending, Requests, came},

@@ -27,9 +27,9 @@ pub enum Kind {
 pub enum Values {
     /// One of these.
     Words(&'static [&'static str]),
-    /// A reason of the contract.
+    /// A reason of the contract, or [`http::CANCELLED`].
     Reasons,
-    /// A reason of the contract, or who reported the function's error.
+    /// A reason of the contract, who reported the function's error, or [`GIVEN_UP`].
     Whys,
     /// In words: where they come from, and what bounds them.
     From(&'static str),
@@ -67,6 +67,8 @@ const fn label(name: &'static str, values: Values) -> Label {
 pub const OUTCOMES: [&str; 4] = ["ok", "function_error", "error", "cancelled"];
 /// Who reports a function's error.
 pub const FUNCTION_ERRORS: [&str; 3] = ["handled", "unhandled", "malformed"];
+/// Why a call is `cancelled` whose caller went away while Lambda was asked, before an answer had begun.
+pub const GIVEN_UP: &str = "given_up";
 /// The policy of calls that bring their own is `inline`; this one stands for every name that no policy has, and for none.
 pub const UNKNOWN_POLICY: &str = "_unknown";
 /// Stands for the endpoints beyond the most that have a label of their own.
@@ -109,7 +111,7 @@ pub const POLICY: Label = label(
 );
 /// How a call ended.
 pub const OUTCOME: Label = label("outcome", Values::Words(&OUTCOMES));
-/// Why a call has no answer of its function, or one that is an error.
+/// Why a call has no answer of its function, or one that is an error; nothing of other calls that nobody waited for.
 pub const REASON: Label = label("reason", Values::Whys);
 /// Which protocol.
 pub const RPC_SYSTEM: Label = label("rpc.system.name", Values::Words(&["grpc", "aws-api"]));
@@ -122,7 +124,7 @@ pub const RPC_METHOD: Label = label(
 pub const RPC_STATUS: Label = label("rpc.response.status_code", Values::Words(&GRPC_CODES));
 /// The code, where it is the server's error.
 pub const RPC_ERROR: Label = label("error.type", Values::Words(&GRPC_ERRORS));
-/// Why Lambda gave no answer.
+/// Why Lambda gave no answer, or that its caller did not wait for one.
 pub const ERROR_TYPE: Label = label("error.type", Values::Reasons);
 /// The policy's function, without its qualifier; inline policies have no such label.
 pub const INVOKED_NAME: Label = label("faas.invoked_name", Values::From("the name of a configured policy's function"));
@@ -236,7 +238,7 @@ metrics! {
         "How long an admitted call waited for credentials.", [POLICY];
     /// Lambda's share.
     CLIENT_DURATION = "rpc.client.call.duration", Kind::Histogram(CALL_SECONDS), "s",
-        "How long Lambda's Invoke took for a call, its attempts together.",
+        "How long Lambda's Invoke took for a call, its attempts together, or until its caller gave it up.",
         [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION, SERVER_ADDRESS, SERVER_PORT];
     /// RPCs served.
     SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(SERVER_SECONDS), "s",

@@ -205,8 +205,8 @@ impl Spans {
             attributes.push(KeyValue::new(names::RESENT, resent));
         }
         let mut status = Status::Unset;
-        if let End::Error(reason) = ended.end {
-            attributes.push(KeyValue::new(names::ERROR_TYPE, reason.reason()));
+        if let Some((_, why)) = ended.end.unanswered() {
+            attributes.push(KeyValue::new(names::ERROR_TYPE, why));
             status = Status::error("");
         }
         Some(SpanData {
@@ -272,17 +272,19 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
         }
         Server::Gateway(method) => {
             // What breaks off has no other way to say so than the status, nor has what no service has read.
-            let code = if ended.begun || ended.end == End::Cancelled { code(ended.end) } else { Some("OK") };
-            let error = match ended.end {
-                End::Error(reason) => Some(told.unwrap_or(reason.http_status())).filter(|status| *status >= 500),
-                End::Ok | End::FunctionError(_) | End::Cancelled => None,
+            let gone = matches!(ended.end, End::Cancelled | End::GivenUp);
+            let code = if ended.begun || gone { code(ended.end) } else { Some("OK") };
+            let status = match ended.end {
+                End::Error(reason) => Some(told.unwrap_or(reason.http_status())),
+                End::Ok | End::FunctionError(_) => ended.status,
+                End::Cancelled | End::GivenUp => None,
             };
-            (grpc(method, code), error.map(|status| status.to_string()))
+            (grpc(method, code), status.filter(|status| *status >= 500).map(|status| status.to_string()))
         }
         Server::Http(route) => {
             let status = match ended.end {
                 End::Error(reason) if !ended.begun => Some(told.unwrap_or(reason.http_status())),
-                End::Cancelled if !ended.begun => None,
+                End::Cancelled | End::GivenUp if !ended.begun => None,
                 _ => Some(ended.status.unwrap_or(200)),
             };
             let mut attributes = vec![KeyValue::new(names::HTTP_ROUTE, route)];
@@ -318,7 +320,7 @@ fn served(ended: &Ended, way: &Way) -> (Cow<'static, str>, Vec<KeyValue>, Status
 fn code(end: End) -> Option<&'static str> {
     let number = match end {
         End::Ok | End::FunctionError(_) => 0,
-        End::Cancelled => 1,
+        End::Cancelled | End::GivenUp => 1,
         End::Error(reason) => reason.grpc_code(),
     };
     GRPC_CODES.get(number).copied()
@@ -422,12 +424,15 @@ mod tests {
             ("ours", "ExecutePolicy", down, None, false, "UNAVAILABLE", "UNAVAILABLE"),
             ("broken off", "ExecutePolicyStream", broken, None, true, "INTERNAL", "INTERNAL"),
             ("nobody waits", "ExecutePolicy", End::Cancelled, None, false, "CANCELLED", ""),
+            ("nobody waits for Lambda", "ext_proc", End::GivenUp, None, false, "CANCELLED", ""),
             ("told in the gateway's protocol", "ext_proc", down, None, false, "OK", "503"),
             ("not for us to mend", "ext_proc", throttled, None, false, "OK", ""),
             ("begun and broken off", "ext_proc", broken, Some(200), true, "INTERNAL", "502"),
             ("a gateway that is set up wrongly", "ext_proc", invalid, Some(500), false, "OK", "500"),
             ("unread, for which there is no word", "ext_authz", invalid, None, true, "INVALID_ARGUMENT", ""),
             ("an authorizer that is down", "ext_authz", down, None, false, "OK", "503"),
+            ("an authorizer that answers nonsense", "ext_authz", function, Some(500), false, "OK", "500"),
+            ("an authorizer that says no", "ext_authz", End::Ok, Some(403), false, "OK", ""),
             ("HTTP", http, End::Ok, Some(201), false, "201", ""),
             ("a function's own 500", http, End::Ok, Some(500), false, "500", "500"),
             ("a path that is none", http, invalid, Some(404), false, "404", ""),

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Instant};
 pub use self::{
     context::Context,
     hex::Hex,
-    reached::Reached,
+    reached::{Answer, Reached},
     way::{Came, Step, Way},
 };
 use self::{hex::push, way::Noted};

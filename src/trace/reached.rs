@@ -1,4 +1,4 @@
-//! How far a call has come, for what is said of one whose caller went away: nobody is left to tell it then.
+//! How far a call has come, for what is said of one that has no end of its own: nobody is left to tell it then.
 
 use std::{
     sync::{
@@ -27,7 +27,18 @@ struct Marks {
     authorized: AtomicU64,
     event_bytes: AtomicUsize,
     sent: AtomicBool,
+    answer: OnceLock<Answer>,
+    handed_on: AtomicUsize,
     refused: OnceLock<(u16, Error)>,
+}
+
+/// What Lambda said when an answer that comes in pieces began.
+#[derive(Debug)]
+pub struct Answer {
+    /// AWS's id of the request.
+    pub aws_request_id: String,
+    /// The version that runs.
+    pub version: String,
 }
 
 impl Reached {
@@ -35,8 +46,20 @@ impl Reached {
     pub fn new(began: Instant) -> Self {
         let (asked, admitted, authorized) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (event_bytes, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (invoked, refused) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Marks { began, invoked, asked, admitted, authorized, event_bytes, sent, refused }))
+        let (invoked, answer, refused) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let handed_on = AtomicUsize::new(0);
+        Self(Arc::new(Marks {
+            began,
+            invoked,
+            asked,
+            admitted,
+            authorized,
+            event_bytes,
+            sent,
+            answer,
+            handed_on,
+            refused,
+        }))
     }
 
     /// Which function it invokes, in the version that was chosen for it.
@@ -79,6 +102,27 @@ impl Reached {
     /// Whether a connection has taken the request.
     pub fn is_sent(&self) -> bool {
         self.0.sent.load(Ordering::Acquire)
+    }
+
+    /// Lambda has answered, and the pieces follow.
+    pub fn answered(&self, answer: Answer) {
+        // A call is answered once.
+        let _ = self.0.answer.set(answer);
+    }
+
+    /// The answer that comes in pieces, once it has begun.
+    pub fn answer(&self) -> Option<&Answer> {
+        self.0.answer.get()
+    }
+
+    /// So much more of its body has been read and is handed on.
+    pub fn hands_on(&self, bytes: usize) {
+        self.0.handed_on.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How much that was in all.
+    pub fn handed_on(&self) -> usize {
+        self.0.handed_on.load(Ordering::Relaxed)
     }
 
     /// Whether the function may have run, as far as is known here.

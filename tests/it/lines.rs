@@ -68,34 +68,38 @@ const POLICIES: &str = "  echo: {function: echo}\n  slow: {function: slow, max_i
 const LATE: Duration = Duration::from_millis(300);
 
 /// A service of its own, whose lines are read, with a collector for its spans.
-struct Told {
-    lambda: Lambda,
-    process: Process,
+pub(crate) struct Told {
+    pub(crate) lambda: Lambda,
+    pub(crate) process: Process,
     collector: Collector,
-    address: String,
+    pub(crate) address: String,
     _directory: Directory,
 }
 
 impl Told {
     async fn start() -> Self {
+        Self::with(POLICIES).await
+    }
+
+    pub(crate) async fn with(policies: &str) -> Self {
         let lambda = lambda().await;
         let (collector, telemetry) = Collector::start("{ratio: 1}").await;
         let directory = Directory::new();
         // With one worker the lines come in the order of their calls.
         let file =
-            directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1, inline_policies: allow", POLICIES)));
+            directory.write("f.yaml", &(telemetry + &config(&lambda, "workers: 1, inline_policies: allow", policies)));
         let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", "info")]);
         let address = eventually("the service", async || process.address("grpc")).await;
         Self { lambda, process, collector, address, _directory: directory }
     }
 
     /// The first line of a call of which this is so.
-    async fn line(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn line(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(what, async || self.lines().into_iter().find(&is)).await
     }
 
     /// The lines of the calls with this id of their gateway's, once another call has its line.
-    async fn lines_of(&self, id: &str) -> Vec<Value> {
+    pub(crate) async fn lines_of(&self, id: &str) -> Vec<Value> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let last = format!("behind-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut call = Request::new(request("echo", "{}"));
@@ -106,11 +110,11 @@ impl Told {
     }
 
     /// What `/metrics` says.
-    async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         admin(&self.process.address("admin").unwrap(), "GET", "/metrics", "*/*", "").await.2
     }
 
-    fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.process.lines("call")
     }
 
@@ -122,12 +126,16 @@ impl Told {
     }
 
     /// The server's span of the line's call.
-    async fn span(&self, line: &Value) -> Span {
+    pub(crate) async fn span(&self, line: &Value) -> Span {
+        self.span_of(SpanKind::Server, line).await
+    }
+
+    pub(crate) async fn span_of(&self, kind: SpanKind, line: &Value) -> Span {
         let trace = line["trace_id"].as_str().unwrap();
         eventually("the span", async || {
             let is = |span: &Span| {
                 let id: String = span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
-                id == trace && span.kind() == SpanKind::Server
+                id == trace && span.kind() == kind
             };
             self.collector.spans().into_iter().find(is)
         })
@@ -354,14 +362,14 @@ async fn the_time_that_a_body_took_is_no_wait_for_a_place() {
 }
 
 /// Envoy's end of a stream of ext_proc.
-struct Gateway {
+pub(crate) struct Gateway {
     send: mpsc::UnboundedSender<ProcessingRequest>,
     answers: Streaming<ProcessingResponse>,
     mode: BodySendMode,
 }
 
 impl Gateway {
-    async fn open(told: &Told, policy: &str, id: &str, mode: BodySendMode) -> Self {
+    pub(crate) async fn open(told: &Told, policy: &str, id: &str, mode: BodySendMode) -> Self {
         let (send, messages) = mpsc::unbounded_channel();
         let mut stream = Request::new(UnboundedReceiverStream::new(messages));
         stream.metadata_mut().insert("x-lambda-policy", policy.parse().unwrap());
@@ -377,16 +385,16 @@ impl Gateway {
         ProcessingRequest { request, protocol_config, ..ProcessingRequest::default() }
     }
 
-    fn say(&self, message: impl Into<Option<Message>>) {
+    pub(crate) fn say(&self, message: impl Into<Option<Message>>) {
         self.send.send(Self::message(message, self.mode)).unwrap();
     }
 
-    async fn hear(&mut self) -> Answer {
+    pub(crate) async fn hear(&mut self) -> Answer {
         self.answers.message().await.unwrap().unwrap().response.unwrap()
     }
 
     /// The status of the answer that stands for the upstream's.
-    async fn status(&mut self) -> u32 {
+    pub(crate) async fn status(&mut self) -> u32 {
         match self.hear().await {
             Answer::ImmediateResponse(answer) => answer.status.unwrap().code,
             other => panic!("{other:?}"),
@@ -395,7 +403,7 @@ impl Gateway {
 }
 
 /// The headers of a request whose body follows.
-fn headers(id: &str) -> Message {
+pub(crate) fn headers(id: &str) -> Message {
     let header = |(key, value): (&str, &str)| HeaderValue {
         key: key.to_owned(),
         raw_value: Bytes::copy_from_slice(value.as_bytes()),
@@ -406,7 +414,7 @@ fn headers(id: &str) -> Message {
     Message::RequestHeaders(HttpHeaders { headers: Some(HeaderMap { headers }), end_of_stream: false })
 }
 
-fn body(text: &'static str) -> Message {
+pub(crate) fn body(text: &'static str) -> Message {
     Message::RequestBody(HttpBody { body: text.into(), end_of_stream: true, ..HttpBody::default() })
 }
 

@@ -34,6 +34,7 @@ mod lines;
 mod load_reports;
 mod metrics;
 mod observability;
+mod outcomes;
 mod page;
 mod partial;
 mod readme;

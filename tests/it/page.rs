@@ -9,7 +9,7 @@ use lambda_policy::{
     error::Kind,
     local::Lambda,
     pb::{ExecutePolicyRequest, HttpRequest, execute_policy_request::Input},
-    telemetry::names::FUNCTION_ERRORS,
+    telemetry::names::{FUNCTION_ERRORS, GIVEN_UP},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -189,8 +189,8 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
         ("busy", "failing", "OVERLOADED", "max_in_flight"),
         ("late", "failing", "TIMEOUT", "the policy's `timeout` of "),
         ("missing", "failing", "FUNCTION_NOT_FOUND", "no such function"),
-        ("private", "failing", "CALLER_DENIED", ""),
-        ("_unknown", "failing", "POLICY_NOT_FOUND", "no policy"),
+        ("private", "errors", "CALLER_DENIED", ""),
+        ("_unknown", "errors", "POLICY_NOT_FOUND", "no policy"),
     ] {
         let row = row(&shown, policy);
         let last = &row["calls"]["last_errors"][0];
@@ -201,6 +201,8 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
     assert_eq!(row(&shown, "_unknown")["calls"]["last_errors"][0]["detail"], "the call names `nobodys`");
     let broken = &row(&shown, "broken")["calls"]["last_errors"];
     assert_eq!((&broken[1]["reason"], &broken[1]["count"]), (&json!("LAMBDA_FAILED"), &json!(3)), "why it opened");
+    let opens = [0, 1].map(|at| broken[at]["opens_breakers"].clone());
+    assert_eq!(opens, [json!(false), json!(true)]);
     let types = ["fails", "garbled"].map(|policy| &row(&shown, policy)["calls"]["last_errors"][0]["error_type"]);
     assert_eq!(types, [&json!("OrderError"), &json!(null)]);
     let failure = &row(&shown, "no-sts")["credentials"]["failure"];
@@ -212,7 +214,7 @@ async fn each_of_ten_faults_is_told_by_policy_and_reason() {
 #[test]
 fn the_page_says_what_can_be_done_about_every_reason() {
     let script = include_str!("../../src/http/page/page.js");
-    for reason in Kind::ALL.iter().map(|kind| kind.reason()).chain(FUNCTION_ERRORS) {
+    for reason in Kind::ALL.iter().map(|kind| kind.reason()).chain(FUNCTION_ERRORS).chain([GIVEN_UP]) {
         assert!(script.contains(&format!("\n  {reason}: \"")), "{reason}");
     }
 }
@@ -271,7 +273,10 @@ async fn people_see_in_a_browser_what_is_wrong() {
     let file = directory.write("policies.yaml", &text);
     let service = Service::start_with(&text, Some(file)).await;
     lambda.add_fault("large=error".parse().unwrap());
-    for _ in 0..4 {
+    for number in 0..4 {
+        if number == 3 {
+            let _ = service.json("payments", "no JSON, which opens no breaker").await;
+        }
         let _ = service.call(with_id("payments", "the-request-of-payments")).await;
     }
     for ms in [1, 40, 80, 120, 5000] {

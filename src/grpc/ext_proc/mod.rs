@@ -34,8 +34,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    event::{self, Failure},
-    execute::{self, Choice, Engine, Input, Output, Reply, Streamed, answer::problem},
+    event,
+    execute::{
+        self, Choice, Engine, Input, Output, Reply, Streamed,
+        answer::{problem, take},
+    },
     pb::envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
         processing_request::Request as Message,
@@ -332,8 +335,8 @@ impl Session {
             }
             let outcome = match engine.execute(request).await {
                 Ok(reply) => {
-                    line.answered(reply.answered());
-                    outcome(&policy, reply, &request_id)
+                    line.told(reply.http_status()).answered(reply.answered());
+                    outcome(reply)
                 }
                 Err(error) => {
                     line.failed(&error);
@@ -374,21 +377,9 @@ async fn stream(engine: &Engine, request: execute::Request, line: Line, request_
 }
 
 /// What a reply means for the gateway.
-fn outcome(policy: &Policy, mut reply: Reply, request_id: &str) -> Outcome {
-    let Some(callout) = &policy.callout else {
-        return Outcome::Reply(execute::answer::take(&mut reply));
-    };
-    let output = match reply.output {
-        Output::Http(answer) => return Outcome::Reply(answer),
-        Output::Payload(output) => output,
-        // An event that is queued changes nothing.
-        Output::None | Output::Json(_) => return Outcome::Changes(Default::default()),
-    };
-    match callout.apply(&output) {
-        Ok(changes) => Outcome::Changes(changes),
-        Err(why) => {
-            tracing::warn!(policy = %policy.name, %why, aws_request_id = reply.request_id, "a callout's output is none");
-            Outcome::Reply(policy.event.refusal(Failure::Malformed, request_id))
-        }
+fn outcome(mut reply: Reply) -> Outcome {
+    match &mut reply.output {
+        Output::Changes(changes) => Outcome::Changes(std::mem::take(changes)),
+        Output::None | Output::Payload(_) | Output::Json(_) | Output::Http(_) => Outcome::Reply(take(&mut reply)),
     }
 }

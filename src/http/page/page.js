@@ -27,6 +27,7 @@ const ADVICE = {
   SHUTTING_DOWN: "This replica stops: gateways should use another one.",
   handled: "The function reported an error of its own: see its log in CloudWatch.",
   unhandled: "The function threw, ran out of time or memory: see its log in CloudWatch.",
+  given_up: "Callers leave while the function runs: it hangs or is slower than they wait, or their patience (Envoy's `message_timeout`, a proxy's read timeout) is shorter than `timeout`.",
   malformed: "The function's output is not what the policy's event format requires: see the error.",
 };
 const SVG = "http://www.w3.org/2000/svg";
@@ -57,11 +58,17 @@ function rate(value) {
 
 const whole = (value) => value.toLocaleString("en");
 
-function share(calls) {
+function share(calls, part = calls.errors_per_second) {
   if (!calls.per_second) return "–";
-  const percent = (100 * calls.errors_per_second) / calls.per_second;
+  const percent = (100 * part) / calls.per_second;
   if (percent === 0) return "0 %";
   return percent < 0.1 ? "<0.1 %" : `${percent.toFixed(percent < 10 ? 1 : 0)} %`;
+}
+
+// Calls that nobody waited for while Lambda was asked are no errors, but no good sign either.
+function givenUp(calls) {
+  const part = calls.given_up_per_second;
+  return part ? el("small", "warn", ` ${share(calls, part)} given up`) : null;
 }
 
 function seconds(value) {
@@ -201,7 +208,7 @@ function showStatus(status) {
   const failed = hosts.reduce((sum, host) => sum + host.failed, 0);
   pairs(by("tiles"), [
     ["Calls/s", rate(calls.per_second), callsSpark(calls.history)],
-    ["Errors", share(calls), el("small", "", ` ${rate(calls.errors_per_second)}/s`)],
+    ["Errors", share(calls), el("small", "", ` ${rate(calls.errors_per_second)}/s`), givenUp(calls)],
     ["p50 / p99", seconds(calls.seconds.p50), el("small", "", " / "), seconds(calls.seconds.p99)],
     ["In flight", whole(status.in_flight), el("small", "", ` of ${whole(status.in_flight_limit)}`), meter(status.in_flight, status.in_flight_limit)],
     ["Waiting for a place", whole(status.waiting)],
@@ -232,7 +239,7 @@ function credentialsTrouble(whose, failure) {
 
 // The policies: one body of the table for each, kept as long as it is shown.
 
-const CHIPS = { ok: "good", errors: "warn", failing: "bad", "breaker open": "bad" };
+const CHIPS = { ok: "good", errors: "warn", "given up": "bad", failing: "bad", "breaker open": "bad" };
 const NAMES = { inline: "policies that calls bring", _unknown: "calls whose policy is not configured" };
 const bodies = new Map();
 const opened = new Set();
@@ -289,7 +296,7 @@ function credentials(policy) {
 
 function lastError([failure, ...others]) {
   if (!failure) return [];
-  const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.reason !== "BREAKER_OPEN");
+  const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.opens_breakers);
   return [
     el("span", "mono", failure.reason),
     cause ? el("span", "", " after ", el("span", "mono", cause.reason)) : null,
@@ -318,7 +325,7 @@ function showPolicy(row, policy) {
     cell("plain", "State", el("span", `chip ${CHIPS[policy.condition] ?? ""}`, policy.condition)),
     cell("number", "Calls/s", rate(calls.per_second)),
     cell("wide", "Calls and errors, 10 min", callsSpark(calls.history)),
-    cell(bad ? "number bad" : "number", "Errors", share(calls)),
+    cell(bad ? "number bad" : "number", "Errors", share(calls), givenUp(calls)),
     cell(`number${none(p50)}`, "p50", seconds(p50)),
     cell(`number${none(p90)}`, "p90", seconds(p90)),
     cell(`number${none(p99)}`, "p99", seconds(p99)),

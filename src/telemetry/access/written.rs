@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Answered, Line};
 use crate::{
     error::{Error, Fault, Kind, Ran},
-    telemetry::meters::{End, Failure},
+    telemetry::{failures::Failure, meters::End, names::GIVEN_UP},
     trace::Hex,
 };
 
@@ -38,7 +38,7 @@ impl Line {
             function,
             qualifier,
             region,
-            status = answered.status,
+            status = self.status.unwrap_or(answered.status),
             aws_request_id = answered.aws_request_id,
             version = answered.version,
             event_bytes = answered.event_bytes,
@@ -97,7 +97,10 @@ impl Line {
         let (spent, end) = (error.spent(), End::Error(error.kind()));
         let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
         let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
-        let (at, total) = self.end(end, times, Some(error.ran().as_str()), error.aws_request_id());
+        let reached = self.reached.clone();
+        let answer = reached.answer();
+        let aws_request_id = error.aws_request_id().or(answer.map(|answer| answer.aws_request_id.as_str()));
+        let (at, total) = self.end(end, times, Some(error.ran().as_str()), aws_request_id);
         let (trace_id, refused) = (self.trace.id(), self.refused(end));
         let [function, qualifier, region] = self.invoked(error.about());
         macro_rules! failed {
@@ -117,8 +120,10 @@ impl Line {
                     function,
                     qualifier,
                     region,
-                    aws_request_id = error.aws_request_id(),
+                    aws_request_id,
+                    version = answer.map(|answer| answer.version.as_str()),
                     event_bytes = spent.map(|spent| spent.event_bytes),
+                    output_bytes = answer.map(|_| reached.handed_on()),
                     receive_us = self.receive(at).map(micros),
                     queue_us = spent.and_then(|spent| spent.queue).map(micros),
                     credentials_us = credentials.map(micros),
@@ -139,7 +144,8 @@ impl Line {
         self.meters.tally.keep(Failure {
             error: error.message().to_owned(),
             detail: detail.map(str::to_owned),
-            ..self.failure(end, error.kind().reason(), error.aws_request_id())
+            fields: error.violations().iter().map(|wrong| wrong.field.as_str()).collect::<Vec<_>>().join(", "),
+            ..self.failure(end, error.kind().reason(), aws_request_id)
         });
     }
 
@@ -152,6 +158,8 @@ impl Line {
             count: 1,
             outcome: end.outcome(),
             reason,
+            own: end.is_own(),
+            fields: String::new(),
             error: String::new(),
             error_type: None,
             detail: None,
@@ -170,24 +178,33 @@ impl Drop for Line {
                 self.status = Some(*status);
                 return self.fail(error);
             }
-            let (ran, spent) = (self.reached.ran().as_str(), self.reached.spent(Instant::now()));
+            let (answer, spent) = (reached.answer(), reached.spent(Instant::now()));
+            let ran = if answer.is_some() { "yes" } else { reached.ran().as_str() };
+            let aws_request_id = answer.map(|answer| answer.aws_request_id.as_str());
             let (credentials, lambda) = (spent.and_then(|s| s.credentials), spent.and_then(|s| s.lambda));
             let times = (spent.and_then(|spent| spent.queue), credentials, lambda);
-            let (at, total) = self.end(End::Cancelled, times, Some(ran), None);
+            let given_up = reached.is_sent() && !self.begun;
+            let end = if given_up { End::GivenUp } else { End::Cancelled };
+            let (at, total) = self.end(end, times, Some(ran), aws_request_id);
             let trace_id = self.trace.id();
             let [function, qualifier, region] = self.invoked(None);
             tracing::info!(
                 rpc = self.rpc,
                 policy = self.policy(),
                 caller = self.caller(),
-                outcome = End::Cancelled.outcome(),
+                outcome = end.outcome(),
+                reason = end.reason(),
                 request_id = self.request_id(),
                 trace_id = trace_id.as_ref().map(Hex::as_str),
                 ran,
                 function,
                 qualifier,
                 region,
+                status = answer.map(|_| self.status.unwrap_or(200)),
+                aws_request_id,
+                version = answer.map(|answer| answer.version.as_str()),
                 event_bytes = spent.map(|spent| spent.event_bytes),
+                output_bytes = answer.map(|_| reached.handed_on()),
                 receive_us = self.receive(at).map(micros),
                 queue_us = spent.and_then(|spent| spent.queue).map(micros),
                 credentials_us = credentials.map(micros),
@@ -195,6 +212,12 @@ impl Drop for Line {
                 total_us = micros(total),
                 "call"
             );
+            if given_up {
+                self.meters.tally.keep(Failure {
+                    error: "the caller went away before an answer had begun".to_owned(),
+                    ..self.failure(end, GIVEN_UP, aws_request_id)
+                });
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What `deploy/METRICS.md` has to say of every name.
 
-use super::{ALL, FUNCTION_ERRORS, Kind, Values, spans};
+use super::{ALL, FUNCTION_ERRORS, GIVEN_UP, Kind, Values, http, spans};
 use crate::error::Kind as Reason;
 
 /// A row for each metric, then one for each histogram and one for each label.
@@ -53,9 +53,10 @@ impl Values {
         };
         match self {
             Self::Words(words) => listed(&mut words.iter().copied()),
-            Self::Reasons => listed(&mut Reason::ALL.iter().map(|kind| kind.reason())),
+            Self::Reasons => listed(&mut Reason::ALL.iter().map(|kind| kind.reason()).chain([http::CANCELLED])),
             Self::Whys => {
-                listed(&mut FUNCTION_ERRORS.iter().copied().chain(Reason::ALL.iter().map(|kind| kind.reason())))
+                let reasons = Reason::ALL.iter().map(|kind| kind.reason());
+                listed(&mut FUNCTION_ERRORS.iter().copied().chain(reasons).chain([GIVEN_UP]))
             }
             Self::From(text) => text.to_owned(),
         }

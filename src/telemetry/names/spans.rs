@@ -47,7 +47,7 @@ attributes! {
     PROTOCOL_VERSION = "network.protocol.version", "server", "HTTP's version, of such a call.";
     HTTP_ROUTE = "http.route", "server", "The route of such a call.";
     HTTP_STATUS = "http.response.status_code", "both", "The answer's status, of such a call; of the invocation Lambda's.";
-    ERROR_TYPE = "error.type", "both", "The code or status that is the service's own error; the reason for which Lambda gave no answer.";
+    ERROR_TYPE = "error.type", "both", "The code or status that is the service's own error; the reason for which Lambda gave no answer, or `cancelled`.";
     POLICY = "lambda_policy.policy", "server", "The policy's name, `inline`, or `_unknown`.";
     OUTCOME = "lambda_policy.outcome", "server", "How the call ended: the label `outcome` of the metrics.";
     REASON = "lambda_policy.reason", "server", "Why: the label `reason` of the metrics.";
