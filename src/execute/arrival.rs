@@ -36,7 +36,7 @@ impl Engine {
         let (id, caller) = (id_of(request), Caller::of(request.extensions()));
         let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let trace = self.trace(request.extensions().get().cloned(), headers);
-        let is_tls = request.extensions().get::<Peer>().is_some_and(|peer| peer.tls);
+        let is_tls = Peer::of(request.extensions()).is_some_and(|peer| peer.tls);
         trace.came(|| telemetry::came(request, is_tls));
         let line = self.line(rpc, policy).of(&id).by(&caller).within(trace);
         Arrival { id, caller, line }

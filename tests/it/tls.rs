@@ -2,12 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
+use http_body_util::BodyExt;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tower::Service;
 
 use crate::{
     binary::{Process, run},
-    support::{Directory, admin, config, eventually, execute, lambda, request},
+    support::{
+        Directory, admin,
+        collector::{Collector, attribute},
+        config, eventually, execute, lambda, request,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,6 +123,31 @@ async fn calls_are_encrypted_and_only_callers_with_a_certificate_come_in() {
     for reason in ["closed", "protocol", "timeout"] {
         assert!(told(reason).is_empty(), "{:?}", told(reason));
     }
+}
+
+#[tokio::test]
+async fn a_call_by_plain_http_knows_that_its_connection_is_encrypted() {
+    let (lambda, directory, authority) = (lambda().await, Directory::new(), Authority::new());
+    let (collector, telemetry) = Collector::start("{ratio: 1}").await;
+    let (certificate, key) = authority.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    let [certificate, key] = [("server.pem", certificate), ("server.key", key)]
+        .map(|(name, text)| directory.write(name, &text).display().to_string());
+    let server = format!("tls: {{certificate: '{certificate}', key: '{key}'}}");
+    let text = telemetry + &config(&lambda, &server, "  echo: {function: echo, event: http-api}\n");
+    let process = Process::serve(&directory.write("f.yaml", &text), &[]);
+    let address = eventually("the service", async || process.address("grpc")).await;
+    let trusting = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+    let mut channel = connect(&address, trusting).await.unwrap();
+    let asked =
+        http::Request::get(format!("https://{address}/v1/policies/echo/http/")).body(tonic::body::Body::empty());
+    std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+    let answer = channel.call(asked.unwrap()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let event: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(event["headers"]["x-forwarded-proto"], "https", "{event}");
+    let span =
+        eventually("its span", async || collector.spans().into_iter().find(|span| span.kind() == SpanKind::Server))
+            .await;
+    assert_eq!(attribute(&span.attributes, "url.scheme"), "https", "{span:?}");
 }
 
 #[tokio::test]
