@@ -70,6 +70,7 @@ pub(super) fn failure(failure: &Failure) -> Value {
         "count": failure.count,
         "outcome": failure.outcome,
         "reason": failure.reason,
+        "callers_own": failure.own,
         "opens_breakers": Kind::ALL.into_iter().any(|kind| kind.reason() == failure.reason && admission::opens(kind)),
         "error": Some(failure.error.as_str()).filter(|error| !error.is_empty()),
         "error_type": failure.error_type,

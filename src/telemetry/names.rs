@@ -238,7 +238,7 @@ metrics! {
         "How long an admitted call waited for credentials.", [POLICY];
     /// Lambda's share.
     CLIENT_DURATION = "rpc.client.call.duration", Kind::Histogram(CALL_SECONDS), "s",
-        "How long Lambda's Invoke took for a call, its attempts together, or until its caller gave it up.",
+        "How long Lambda's Invoke took for a call, its attempts together, or until its caller gave it up. Streamed answers that were left are not in it.",
         [RPC_SYSTEM, RPC_METHOD, POLICY, ERROR_TYPE, INVOKED_NAME, INVOKED_PROVIDER, INVOKED_REGION, SERVER_ADDRESS, SERVER_PORT];
     /// RPCs served.
     SERVER_DURATION = "rpc.server.call.duration", Kind::Histogram(SERVER_SECONDS), "s",

@@ -282,6 +282,8 @@ async fn people_see_in_a_browser_what_is_wrong() {
     for ms in [1, 40, 80, 120, 5000] {
         let _ = service.json("search", &format!("{{\"ms\": {ms}}}")).await;
     }
+    // The newest error of the policy, and none of its own.
+    let _ = service.json("search", "no JSON").await;
     let _ = service.call(with_id("invoices", HOSTILE)).await;
     let _ = service.call(with_id(HOSTILE, "none")).await;
     for _ in 0..30 {

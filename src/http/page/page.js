@@ -294,7 +294,9 @@ function credentials(policy) {
   return parts;
 }
 
-function lastError([failure, ...others]) {
+function lastError(failures) {
+  // What callers do wrong is not what is wrong with the policy.
+  const [failure, ...others] = failures.toSorted((one, other) => one.callers_own - other.callers_own);
   if (!failure) return [];
   const cause = failure.reason === "BREAKER_OPEN" && others.find((other) => other.opens_breakers);
   return [
