@@ -2,12 +2,10 @@
 
 use std::{fs, time::Duration};
 
+use nix::{time::ClockId, unistd::Pid};
 use serde::Serialize;
 
 use crate::Outcome;
-
-/// The unit of times in `/proc/PID/stat`: Linux shows user space 100 ticks a second on every common platform.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Where the weight of this session's processes against other sessions' stands, on kernels that group them (sched(7)).
 const AUTOGROUP: &str = "/proc/self/autogroup";
@@ -36,13 +34,11 @@ impl Drop for First {
     }
 }
 
-/// User and system time of all threads so far, those that ended included.
+/// User and system time of all threads so far, those that ended included. `/proc/PID/stat` has it in hundredths of a second,
+/// which is several in a hundred of a short drive.
 pub(crate) fn time(pid: u32) -> Outcome<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the name, which may contain spaces and brackets; fields 14 and 15 are the times.
-    let after_name = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?.1;
-    let ticks: u32 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
-    Ok(TICK * ticks)
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.try_into()?))?;
+    Ok(clock.now()?.into())
 }
 
 /// Resident memory in KiB: now (`VmRSS`), or at the most so far (`VmHWM`).

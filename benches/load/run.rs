@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     Outcome,
     collector::Collector,
-    cpu::{First, Machine},
+    cpu::{self, First, Machine},
     drive::{self, Found, Lane},
     envoy,
     footprint::{self, Footprint},
@@ -54,8 +54,8 @@ pub(crate) struct Results {
     pub workers: [Rounds; 2],
     /// The two cores were also those of the load, so that only CPU time tells what they could do alone.
     pub workers_share: bool,
-    /// Without metrics, lines and spans, and with all of them, pushed to a collector.
-    pub telemetry: [Rounds; 2],
+    /// Microseconds of CPU a call without metrics, lines and spans, and with all of them, pushed to a collector: of each start.
+    pub telemetry: Vec<[f64; 2]>,
     pub footprint: Footprint,
 }
 
@@ -84,10 +84,12 @@ const PAYLOADS: [(usize, usize); 3] = [(16 * 1024, 64), (1024 * 1024, 16), (6_00
 const SLOW_MS: u64 = 20;
 /// How often a second the upstream is called directly: so seldom that no call waits for another.
 const DIRECT: f64 = 4000.0;
-/// How often the service is driven in turns without telemetry and with it, before both are started anew.
-const TURNS: usize = 6;
+/// How often in a round the service is started without telemetry and with it.
+const STARTS: usize = 2;
+/// How often both are driven then, in turns.
+const TURNS: usize = 10;
 /// How many such turns are as long as another drive.
-const TURN: f64 = 4.0;
+const TURN: f64 = 10.0;
 /// How many in flight make about half of the service's load.
 const FEW: usize = 4;
 
@@ -196,33 +198,42 @@ impl Run {
     /// The same calls with nothing told of them, and with everything.
     ///
     /// The difference is small beside what a process owes to the addresses that it happened to get, and to what else the
-    /// machine does at the time: so they are started anew for each round, and driven for short turns in it.
-    fn telemetry(&self) -> Outcome<[Rounds; 2]> {
+    /// machine does at the time: so both are started anew many times, and driven in short turns. What a process does between its
+    /// turns, such as pushing spans, is its calls' too.
+    fn telemetry(&self) -> Outcome<Vec<[f64; 2]>> {
         report::say("telemetry off and on ...");
         let upstream = self.upstream(Some(200), 0)?;
         let collector = Collector::start(&self.plan.upstream)?;
-        let mut found = [Rounds::default(), Rounds::default()];
-        for _ in 0..self.rounds {
-            let [off, on] = [None, Some(collector.address)].map(|to| -> Outcome<Running> {
-                let started = service::start_telling(&self.plan.target, upstream.address, to)?;
-                let running = Running { target: Target::Service, process: started.process, address: started.address };
-                // Clients and connections are made, and the first spans are on their way.
-                self.drive(&running).run(&self.plan)?;
-                Ok(running)
-            });
-            let both = [off?, on?];
-            for turn in 0..TURNS {
-                let mut turns: Vec<_> = both.iter().zip(&mut found).collect();
-                if turn % 2 == 1 {
-                    turns.reverse();
-                }
-                for (running, rounds) in turns {
-                    let seconds = self.seconds / TURN;
-                    rounds.0.push(drive::Args { seconds, warm_up: 0.1, ..self.drive(running) }.run(&self.plan)?);
-                }
+        (0..self.rounds * STARTS).map(|_| self.telling(&upstream, &collector)).collect()
+    }
+
+    fn telling(&self, upstream: &Upstream, collector: &Collector) -> Outcome<[f64; 2]> {
+        let started = [None, Some(collector.address)].map(|to| -> Outcome<_> {
+            let started = service::start_telling(&self.plan.target, upstream.address, to)?;
+            let running = Running { target: Target::Service, process: started.process, address: started.address };
+            // Clients and connections are made.
+            self.drive(&running).run(&self.plan)?;
+            let before = cpu::time(running.process.pid())?;
+            Ok((running, before, 0))
+        });
+        let [off, on] = started;
+        let mut both = [off?, on?];
+        for turn in 0..TURNS {
+            let mut turns: Vec<_> = both.iter_mut().collect();
+            if turn % 2 == 1 {
+                turns.reverse();
+            }
+            for (running, _, calls) in turns {
+                let turn = drive::Args { seconds: self.seconds / TURN, warm_up: 0.0, ..self.drive(running) };
+                *calls += turn.run(&self.plan)?.calls;
             }
         }
-        Ok(found)
+        let [off, on] = both.map(|(running, before, calls)| -> Outcome<f64> {
+            let took = cpu::time(running.process.pid())?.saturating_sub(before);
+            #[expect(clippy::cast_precision_loss, reason = "far fewer calls than 2^52")]
+            Ok(took.as_secs_f64() * 1e6 / calls as f64)
+        });
+        Ok([off?, on?])
     }
 
     fn few(&self) -> Option<usize> {
