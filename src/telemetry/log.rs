@@ -80,15 +80,18 @@ pub fn start(form: Form, level: LevelFilter) {
     let text = asked.unwrap_or_else(|| level.to_string());
     let (filter, handle) = reload::Layer::new(filter(&text, level));
     let terminal = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(|| writer::Writer).with_target(false);
     let as_json = match form {
         Form::Auto => !terminal,
         Form::Json => true,
         Form::Text => false,
     };
-    let started = match as_json {
-        true => Registry::default().with(filter).with(partial::Ear).with(lines.event_format(json::Lines)).try_init(),
-        false => Registry::default().with(filter).with(partial::Ear).with(lines.with_ansi(terminal)).try_init(),
+    let subscriber = Registry::default().with(filter).with(partial::Ear);
+    let started = if as_json {
+        subscriber.with(json::Lines).try_init()
+    } else {
+        let text =
+            fmt::layer().with_writer(|| writer::Writer).with_target(false).with_ansi(terminal);
+        subscriber.with(text).try_init()
     };
     // An error means that somebody logs already, as in tests.
     if started.is_ok() {

@@ -4,7 +4,7 @@
 //! times in a millisecond, and writes them together. Nobody waits until they are read.
 
 use std::{
-    cell::RefCell,
+    cell::Cell,
     io::{self, Stderr, Write},
     sync::LazyLock,
     time::Duration,
@@ -12,13 +12,15 @@ use std::{
 
 use super::{losses::Loss, outlet::Outlet};
 
-/// As many bytes are never kept.
+/// With as many bytes a worker's lines are written even if it is not idle.
 const MOST: usize = 32 * 1024;
+/// The room of a line that begins below that; a longer one makes more.
+const LINE: usize = 4 * 1024;
 
 static OUTLET: LazyLock<Outlet<Stderr>> = LazyLock::new(|| Outlet::new(io::stderr()));
 
 thread_local! {
-    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+    static KEPT: Cell<Option<Kept>> = const { Cell::new(None) };
 }
 
 /// A worker's lines. Those that are left when its thread ends are written then.
@@ -26,16 +28,34 @@ struct Kept(Vec<u8>);
 
 /// Keeps this thread's lines from now on; somebody must call [`flush`] whenever the thread goes idle.
 pub fn keep() {
-    KEPT.set(Some(Kept(Vec::with_capacity(MOST))));
+    KEPT.set(Some(Kept(Vec::with_capacity(MOST + LINE))));
 }
 
 /// Writes the lines that this thread has kept.
 pub fn flush() {
-    KEPT.with_borrow_mut(|kept| {
-        if let Some(kept) = kept {
-            kept.write();
+    if let Some(mut kept) = KEPT.take() {
+        kept.write();
+        KEPT.set(Some(kept));
+    }
+}
+
+/// Has a whole line put where it is to stay, so that it is copied no more.
+pub(super) fn line(put: impl FnOnce(&mut Vec<u8>)) {
+    // There are none if this is no worker, if its thread is ending, and for what is logged while a line is put.
+    match KEPT.try_with(Cell::take) {
+        Ok(Some(mut kept)) => {
+            put(&mut kept.0);
+            if kept.0.len() >= MOST {
+                kept.write();
+            }
+            KEPT.set(Some(kept));
         }
-    });
+        Ok(None) | Err(_) => {
+            let mut line = Vec::new();
+            put(&mut line);
+            OUTLET.put(&line);
+        }
+    }
 }
 
 /// Writes a line for people, at the end of what is logged.
@@ -53,6 +73,12 @@ pub(super) fn lost() -> Loss {
     OUTLET.lost.read()
 }
 
+/// What this thread keeps, as text, which is not written any more.
+#[cfg(test)]
+pub(super) fn taken() -> String {
+    KEPT.take().map(|mut kept| String::from_utf8_lossy(&std::mem::take(&mut kept.0)).into_owned()).unwrap_or_default()
+}
+
 impl Kept {
     fn write(&mut self) {
         if !self.0.is_empty() {
@@ -64,6 +90,9 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        // If a value has panicked while it was put, there is a line without an end.
+        let whole = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        self.0.truncate(whole);
         self.write();
     }
 }
@@ -73,23 +102,9 @@ impl Drop for Kept {
 pub(super) struct Writer;
 
 impl Write for Writer {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let kept = KEPT.try_with(|kept| match &mut *kept.borrow_mut() {
-            Some(kept) => {
-                if kept.0.len() + line.len() > MOST {
-                    kept.write();
-                }
-                kept.0.extend_from_slice(line);
-                true
-            }
-            None => false,
-        });
-        match kept {
-            Ok(true) => {}
-            // Not a worker, or one whose thread is ending.
-            Ok(false) | Err(_) => OUTLET.put(line),
-        }
-        Ok(line.len())
+    fn write(&mut self, whole: &[u8]) -> io::Result<usize> {
+        line(|kept| kept.extend_from_slice(whole));
+        Ok(whole.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -102,7 +117,10 @@ mod tests {
     use super::*;
 
     fn kept() -> Option<usize> {
-        KEPT.with_borrow(|kept| kept.as_ref().map(|kept| kept.0.len()))
+        let kept = KEPT.take();
+        let bytes = kept.as_ref().map(|kept| kept.0.len());
+        KEPT.set(kept);
+        bytes
     }
 
     #[test]
@@ -118,11 +136,25 @@ mod tests {
             let after = kept();
             for _ in 0..3 * MOST / line.len() {
                 Writer.write_all(line).map_err(drop)?;
-                assert!(kept().is_some_and(|bytes| bytes <= MOST));
+                assert!(kept().is_some_and(|bytes| bytes < MOST));
             }
             Ok::<_, ()>((before, after))
         });
         assert_eq!(worker.join().ok(), Some(Ok((Some(190), Some(0)))));
         assert_eq!(kept(), None, "no other thread keeps anything");
+    }
+
+    #[test]
+    fn a_line_that_is_put_within_another_does_not_end_up_in_it() {
+        let worker = std::thread::spawn(|| {
+            keep();
+            line(|outer| {
+                outer.extend_from_slice(b"out");
+                line(|inner| inner.extend_from_slice(b"inner\n"));
+                outer.extend_from_slice(b"er\n");
+            });
+            taken()
+        });
+        assert_eq!(worker.join().ok().as_deref(), Some("outer\n"));
     }
 }
