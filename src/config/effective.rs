@@ -125,7 +125,7 @@ mod tests {
         let shown = |text: &str| Config::parse(text, "f.yaml".as_ref()).unwrap().effective;
         let found = shown(&text);
         for (pointer, expected) in [
-            ("/telemetry/traces", json!({"ratio": "0.05"})),
+            ("/telemetry/traces", json!({"ratio": "0.01"})),
             ("/defaults/breaker", json!({"failures": 9, "open": "5s"})),
             ("/policies/one/breaker", json!({"failures": 9, "open": "5s"})),
             ("/policies/two/breaker", json!("none")),

@@ -242,8 +242,8 @@ const TELEMETRY: &[Key] = &[
 const TRACES: &[Key] = &[key(
     "ratio",
     Kind::Share,
-    "0.05",
-    "Of which share of the calls there are spans, from 0 to 1, where the caller's `traceparent` does not decide it.",
+    "0.01",
+    "Of which share of the calls there are spans, from 0 to 1, where the caller's `traceparent` does not decide it. Unless it is 0, there are also of the first call of a second.",
 )];
 
 const OTLP: &[Key] = &[

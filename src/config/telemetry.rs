@@ -8,8 +8,8 @@ use crate::{policy::endpoint::Url, telemetry::Otlp};
 /// Between two pushes, unless the file says otherwise.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Of calls whose callers have not decided, unless the file says otherwise.
-const RATIO: f64 = 0.05;
+/// Of calls whose callers have not decided, unless the file says otherwise. A call with its spans takes half as much again.
+const RATIO: f64 = 0.01;
 
 /// Whether there are metrics.
 pub(super) fn metrics(root: &Node) -> bool {
@@ -53,8 +53,8 @@ mod tests {
             ("{}", None, false),
             ("{traces: {ratio: 1}}", None, true),
             ("{traces: off}", None, false),
-            ("{otlp: {endpoint: 'http://c:4317'}}", Some(0.05), false),
-            ("{otlp: {endpoint: 'http://c:4317'}, traces: {}}", Some(0.05), false),
+            ("{otlp: {endpoint: 'http://c:4317'}}", Some(0.01), false),
+            ("{otlp: {endpoint: 'http://c:4317'}, traces: {}}", Some(0.01), false),
             ("{otlp: {endpoint: 'http://c:4317'}, traces: {ratio: 0.5}}", Some(0.5), false),
             ("{otlp: {endpoint: 'http://c:4317'}, traces: {ratio: 0}}", Some(0.0), false),
             ("{otlp: {endpoint: 'http://c:4317'}, traces: off}", None, false),

@@ -6,9 +6,12 @@
 
 use std::{
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use opentelemetry_sdk::Resource;
@@ -25,14 +28,25 @@ const MOST: usize = 1_024;
 const MANY: usize = 256;
 /// How often the spans of fewer are made.
 const EVERY: Duration = Duration::from_millis(200);
+/// How often a call is chosen whatever the share, so that there are traces of few calls too. Such are X-Ray's own rules ("Configuring
+/// sampling rules").
+const ONE: Duration = Duration::from_secs(1);
 
 /// Chooses the calls of which spans are made.
 #[derive(Debug)]
 pub(super) struct Traces {
-    ratio: f64,
+    choice: Arc<Choice>,
     chosen: Arc<Chosen>,
     spans: Arc<Spans>,
     maker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Which calls are chosen.
+#[derive(Debug)]
+struct Choice {
+    ratio: f64,
+    /// Whether the next call is, whatever the share.
+    one: AtomicBool,
 }
 
 /// Calls that have ended and whose spans are to be made.
@@ -52,21 +66,27 @@ impl Traces {
     pub(super) fn new(to: &Otlp, ratio: f64, resource: &Resource, pushes: &Arc<Pushes>) -> Result<Self, String> {
         let (chosen, spans) = (Arc::<Chosen>::default(), Arc::new(Spans::new(to, resource, pushes)?));
         let (waiting, made) = (Arc::clone(&chosen), Arc::clone(&spans));
+        let choice = Arc::new(Choice::new(ratio));
+        let renewed = Arc::clone(&choice);
         let maker = thread::Builder::new().name("spans".to_owned()).spawn(move || {
-            let mut calls = Vec::new();
-            let mut more = true;
+            let (mut calls, mut more, mut second) = (Vec::new(), true, Instant::now());
             while more {
                 more = waiting.next(&mut calls);
                 calls.drain(..).for_each(|(trace, way, ended)| made.end(&trace, &way, &ended));
+                // Here the time is looked at anyway, and not for each call.
+                if second.elapsed() >= ONE {
+                    second = Instant::now();
+                    renewed.renew();
+                }
             }
         });
         let maker = Mutex::new(Some(maker.map_err(|error| error.to_string())?));
-        Ok(Self { ratio, chosen, spans, maker })
+        Ok(Self { choice, chosen, spans, maker })
     }
 
     /// Whether a call is chosen about which nobody has decided.
     pub(super) fn chooses(&self) -> bool {
-        fastrand::f64() < self.ratio
+        self.choice.chooses()
     }
 
     pub(super) fn lost(&self) -> &Arc<Lost> {
@@ -96,6 +116,21 @@ impl Traces {
 impl Drop for Traces {
     fn drop(&mut self) {
         self.chosen.end();
+    }
+}
+
+impl Choice {
+    fn new(ratio: f64) -> Self {
+        Self { ratio, one: AtomicBool::new(ratio > 0.0) }
+    }
+
+    fn chooses(&self) -> bool {
+        let one = self.one.load(Ordering::Relaxed) && self.one.swap(false, Ordering::Relaxed);
+        one || fastrand::f64() < self.ratio
+    }
+
+    fn renew(&self) {
+        self.one.store(self.ratio > 0.0, Ordering::Relaxed);
     }
 }
 
@@ -139,8 +174,6 @@ fn spans_of(way: &Way) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn call() -> (Trace, Way, Ended) {
@@ -159,6 +192,20 @@ mod tests {
         assert!(!chosen.add(call()), "nobody will come for it");
         assert!(!chosen.next(&mut calls), "these are the last");
         assert_eq!(calls.len(), 1);
+    }
+
+    #[test]
+    fn of_few_calls_the_first_in_a_while_is_chosen() {
+        let count = |choice: &Choice| (0..100).filter(|_| choice.chooses()).count();
+        let choice = Choice::new(1e-12);
+        assert_eq!((count(&choice), count(&choice)), (1, 0));
+        choice.renew();
+        choice.renew();
+        assert_eq!((count(&choice), count(&choice)), (1, 0));
+        let none = Choice::new(0.0);
+        none.renew();
+        assert_eq!(count(&none), 0, "nobody wants any");
+        assert_eq!(count(&Choice::new(1.0)), 100);
     }
 
     #[test]
