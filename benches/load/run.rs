@@ -1,6 +1,6 @@
 //! The run: every target in turns, the median of the rounds, and the criteria on top.
 
-use std::{fs, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf, thread, time::Duration};
 
 use serde::Serialize;
 
@@ -84,12 +84,10 @@ const PAYLOADS: [(usize, usize); 3] = [(16 * 1024, 64), (1024 * 1024, 16), (6_00
 const SLOW_MS: u64 = 20;
 /// How often a second the upstream is called directly: so seldom that no call waits for another.
 const DIRECT: f64 = 4000.0;
-/// How often in a round the service is started without telemetry and with it.
-const STARTS: usize = 2;
-/// How often both are driven then, in turns.
-const TURNS: usize = 10;
-/// How many such turns are as long as another drive.
-const TURN: f64 = 10.0;
+/// How many times longer than others the drive is that tells what telemetry costs.
+const LONGER: f64 = 3.0;
+/// After so long all spans are pushed.
+const PUSHED: Duration = Duration::from_secs(6);
 /// How many in flight make about half of the service's load.
 const FEW: usize = 4;
 
@@ -197,43 +195,43 @@ impl Run {
 
     /// The same calls with nothing told of them, and with everything.
     ///
-    /// The difference is small beside what a process owes to the addresses that it happened to get, and to what else the
-    /// machine does at the time: so both are started anew many times, and driven in short turns. What a process does between its
-    /// turns, such as pushing spans, is its calls' too.
+    /// What the machine does besides changes a call's CPU time by a third within tenths of a second, which is more than what is
+    /// looked for. So both are driven at the same time on one core, where they take turns of a few milliseconds; and they are
+    /// started anew for each round, as a process also owes something to the addresses that it happened to get.
     fn telemetry(&self) -> Outcome<Vec<[f64; 2]>> {
         report::say("telemetry off and on ...");
         let upstream = self.upstream(Some(200), 0)?;
         let collector = Collector::start(&self.plan.upstream)?;
-        (0..self.rounds * STARTS).map(|_| self.telling(&upstream, &collector)).collect()
+        (0..self.rounds).map(|_| self.off_and_on(upstream.address, collector.address)).collect()
     }
 
-    fn telling(&self, upstream: &Upstream, collector: &Collector) -> Outcome<[f64; 2]> {
-        let started = [None, Some(collector.address)].map(|to| -> Outcome<_> {
-            let started = service::start_telling(&self.plan.target, upstream.address, to)?;
+    fn off_and_on(&self, upstream: SocketAddr, collector: SocketAddr) -> Outcome<[f64; 2]> {
+        let start = |to| -> Outcome<_> {
+            let started = service::start_telling(&self.plan.target, upstream, to)?;
             let running = Running { target: Target::Service, process: started.process, address: started.address };
             // Clients and connections are made.
-            self.drive(&running).run(&self.plan)?;
+            drive::Args { seconds: 0.1, ..self.drive(&running) }.run(&self.plan)?;
             let before = cpu::time(running.process.pid())?;
-            Ok((running, before, 0))
+            Ok((running, before))
+        };
+        let both = [start(None)?, start(Some(collector))?];
+        let found = thread::scope(|scope| {
+            let drives = both.each_ref().map(|(running, _)| {
+                let args = drive::Args { seconds: LONGER * self.seconds, warm_up: 0.0, ..self.drive(running) };
+                scope.spawn(move || args.run(&self.plan))
+            });
+            drives.map(|drive| drive.join().unwrap_or_else(|_| Err("a drive panicked".into())))
         });
-        let [off, on] = started;
-        let mut both = [off?, on?];
-        for turn in 0..TURNS {
-            let mut turns: Vec<_> = both.iter_mut().collect();
-            if turn % 2 == 1 {
-                turns.reverse();
-            }
-            for (running, _, calls) in turns {
-                let turn = drive::Args { seconds: self.seconds / TURN, warm_up: 0.0, ..self.drive(running) };
-                *calls += turn.run(&self.plan)?.calls;
-            }
-        }
-        let [off, on] = both.map(|(running, before, calls)| -> Outcome<f64> {
-            let took = cpu::time(running.process.pid())?.saturating_sub(before);
+        // That is the calls' cost, too.
+        thread::sleep(PUSHED);
+        let mut each = [0.0; 2];
+        for ((each, (running, before)), found) in each.iter_mut().zip(&both).zip(found) {
+            let took = cpu::time(running.process.pid())?.saturating_sub(*before);
             #[expect(clippy::cast_precision_loss, reason = "far fewer calls than 2^52")]
-            Ok(took.as_secs_f64() * 1e6 / calls as f64)
-        });
-        Ok([off?, on?])
+            let calls = found?.calls as f64;
+            *each = took.as_secs_f64() * 1e6 / calls;
+        }
+        Ok(each)
     }
 
     fn few(&self) -> Option<usize> {

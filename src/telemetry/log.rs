@@ -89,8 +89,7 @@ pub fn start(form: Form, level: LevelFilter) {
     let started = if as_json {
         subscriber.with(json::Lines).try_init()
     } else {
-        let text =
-            fmt::layer().with_writer(|| writer::Writer).with_target(false).with_ansi(terminal);
+        let text = fmt::layer().with_writer(|| writer::Writer).with_target(false).with_ansi(terminal);
         subscriber.with(text).try_init()
     };
     // An error means that somebody logs already, as in tests.
