@@ -59,7 +59,6 @@ const SHUT_DOWN: Duration = Duration::from_secs(5);
 
 /// The metrics of one service.
 pub struct Metrics {
-    counted: bool,
     provider: SdkMeterProvider,
     registry: Registry,
     meter: Meter,
@@ -153,7 +152,6 @@ impl Metrics {
             traces,
         });
         let metrics = Self {
-            counted,
             provider,
             registry,
             meter,
@@ -278,7 +276,7 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format, or in OpenMetrics', if there are any.
     pub fn scrape(&self, form: scrape::Form) -> Option<String> {
-        let text = self.counted.then(|| scrape::text(self.registry.gather(), form))?;
+        let text = self.instruments.counted.then(|| scrape::text(self.registry.gather(), form))?;
         Some(match form {
             scrape::Form::Prometheus => text,
             scrape::Form::OpenMetrics => {

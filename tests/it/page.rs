@@ -305,9 +305,9 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.open(&base).await;
     browser.until("document.querySelectorAll('#policies > tbody').length === 7").await;
     browser.until("document.querySelector('#notices pre')?.textContent.includes('titel') ?? false").await;
-    let unpushed = format!("No metrics can be pushed to http://{closed}, since");
+    let unpushed = format!("Pushes of metrics to http://{closed} fail, since");
     browser.until(&format!("document.getElementById('notices').innerText.includes('{unpushed}')")).await;
-    browser.until("document.getElementById('notices').innerText.includes('spans are lost')").await;
+    browser.until("document.getElementById('notices').innerText.includes('Spans are lost')").await;
     browser
         .until("document.getElementById('notices').innerText.includes('for paths at which nothing is served')")
         .await;

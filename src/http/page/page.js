@@ -192,14 +192,14 @@ function showStatus(status) {
   const otlp = status.telemetry.otlp;
   for (const signal of ["metrics", "traces"]) {
     const failing = otlp?.[signal]?.failing;
-    if (failing) notices.push(notice(false, `No ${signal} can be pushed to ${otlp.endpoint}, since ${ago(failing.since)}.`, failing.error));
+    if (failing) notices.push(notice(false, `Pushes of ${signal} to ${otlp.endpoint} fail, since ${ago(failing.since)}.`, failing.error));
   }
-  for (const [what, why] of [["lines", "log lines are lost: nobody reads standard error in time, or it cannot be written"], ["spans", "spans are lost: the collector does not take them in time"]]) {
+  for (const [what, why] of [["lines", "Log lines are lost, as nobody reads standard error in time, or it cannot be written"], ["spans", "Spans are lost, as the collector does not take them in time"]]) {
     const dropped = status.telemetry.dropped[what];
-    if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${whole(dropped.count)} ${why}. Last ${ago(dropped.last)}.`));
+    if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${why}: ${whole(dropped.count)} by now, the last one ${ago(dropped.last)}.`));
   }
-  for (const [what, { count, last }] of [["calls of methods that there are not", status.astray.grpc], ["requests of plain HTTP for paths at which nothing is served", status.astray.http]]) {
-    if (last && now - Date.parse(last) < LATELY) notices.push(notice(false, `${whole(count)} ${what}. Last ${ago(last)}; the log has one a minute, with its path and where it comes from.`));
+  for (const [what, { count, last }] of [["Calls of methods that there are not", status.astray.grpc], ["Requests of plain HTTP for paths at which nothing is served", status.astray.http]]) {
+    if (last && now - Date.parse(last) < LATELY) notices.push(notice(false, `${what}: ${whole(count)} by now, the last one ${ago(last)}. The log has one a minute, with its path and where it comes from.`));
   }
   replace(by("notices"), notices);
 
