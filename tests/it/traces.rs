@@ -1,6 +1,6 @@
 //! The trace of a call, from its gateway's headers through the spans of a collector into the function.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -264,6 +264,22 @@ async fn nobodys_decision_is_overruled_and_without_a_trace_lambda_is_told_nothin
         service.stop().await;
         assert!(collector.spans().is_empty());
     }
+}
+
+#[tokio::test]
+async fn of_few_calls_there_are_traces_whatever_their_share() {
+    let lambda = lambda().await;
+    let (collector, telemetry) = Collector::start("{ratio: 0.000000001}").await;
+    let mut service = Service::start_with(&(telemetry + &config(&lambda, "", POLICIES)), None).await;
+    let began = Instant::now();
+    let mut chosen = Vec::new();
+    while chosen.iter().filter(|chosen| **chosen).count() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{} calls", chosen.len());
+        chosen.push(seen(&service, &[]).await.ends_with(";Sampled=1"));
+    }
+    assert!(chosen[0] && chosen.contains(&false), "the first one, and not each: {chosen:?}");
+    service.stop().await;
+    assert_eq!(collector.spans().len(), 4);
 }
 
 #[tokio::test]
