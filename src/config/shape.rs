@@ -243,7 +243,7 @@ const TRACES: &[Key] = &[key(
     "ratio",
     Kind::Share,
     "0.01",
-    "Of which share of the calls there are spans, from 0 to 1, where the caller's `traceparent` does not decide it. Unless it is 0, there are also of the first call of a second.",
+    "Of which share of the calls there are spans, from 0 to 1, where its caller has not decided it. Unless it is 0, there are also of the first call of a second.",
 )];
 
 const OTLP: &[Key] = &[

@@ -6,6 +6,7 @@ mod durations;
 mod exemplars;
 mod failures;
 mod json;
+mod level;
 pub mod log;
 mod losses;
 mod meters;

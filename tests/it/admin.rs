@@ -122,6 +122,7 @@ async fn the_level_of_the_log_is_changed_while_the_service_runs() {
         assert!(line[field].is_u64(), "{field}: {line}");
     }
 
+    assert_eq!(level("PUT", "lambda_polcy=debug").await.1, "info,lambda_polcy=debug", "the rest is not silenced");
     assert_eq!(level("PUT", "warn\n").await, (200, "warn".to_owned()));
     call("the-second").await;
     assert_eq!(level("PUT", "info,lambda_policy::grpc=debug").await.0, 200);
@@ -155,6 +156,26 @@ async fn the_level_of_the_log_is_changed_while_the_service_runs() {
         );
         let status: Value = serde_json::from_str(&admin(&probe, "GET", "/status", "*/*", "").await.2).unwrap();
         assert_eq!(status["telemetry"]["log_level"], now, "who misses lines sees why");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_level_of_the_environment_is_told_and_silences_nothing() {
+    let lambda = lambda().await;
+    let directory = Directory::new();
+    let file = directory.write("f.yaml", &config(&lambda, "", "  echo: {function: echo}\n"));
+    for (wrong, why) in [("loud", "`loud` is no level"), ("info, hyper=trace", "`hyper` stays at `warn`")] {
+        let process = Process::serve(&file, &[("LAMBDA_POLICY_LOG", wrong)]);
+        let address = eventually("the service", async || process.address("grpc")).await;
+        execute(&client(&address).await, request("echo", "{}")).await.unwrap();
+        let lines = eventually("the line of the call", async || {
+            let lines: Vec<Value> = process.said().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            Some(lines).filter(|lines| lines.iter().any(|line| line["message"] == "call"))
+        })
+        .await;
+        let told = lines.iter().find(|line| line["variable"] == "LAMBDA_POLICY_LOG").unwrap();
+        assert_eq!(told["level"], "ERROR");
+        assert!(told["why"].as_str().unwrap().contains(why), "{told}");
     }
 }
 

@@ -305,7 +305,7 @@ async fn people_see_in_a_browser_what_is_wrong() {
     browser.open(&base).await;
     browser.until("document.querySelectorAll('#policies > tbody').length === 7").await;
     browser.until("document.querySelector('#notices pre')?.textContent.includes('titel') ?? false").await;
-    let unpushed = format!("Pushes of metrics to http://{closed} fail, since");
+    let unpushed = format!("The last push of metrics to http://{closed} failed");
     browser.until(&format!("document.getElementById('notices').innerText.includes('{unpushed}')")).await;
     browser.until("document.getElementById('notices').innerText.includes('Spans are lost')").await;
     browser
@@ -384,7 +384,7 @@ async fn people_see_that_an_issuers_keys_cannot_be_fetched() {
     assert!(issuer["failing"]["error"].as_str().unwrap().contains("refused"), "{issuer}");
     let Some(mut browser) = Browser::start().await else { return };
     browser.open(&format!("http://{}/", service.admin)).await;
-    let notice = format!("The keys for tokens of ci cannot be fetched from {url}, since");
+    let notice = format!("The keys for tokens of ci could not be fetched from {url} for");
     browser.until(&format!("document.getElementById('notices')?.innerText.includes({})", json!(notice))).await;
 }
 

@@ -151,7 +151,8 @@ function notice(bad, text, more) {
 }
 
 let now = Date.now();
-const ago = (at) => `${span((now - Date.parse(at)) / 1000)} ago`;
+const past = (at) => span((now - Date.parse(at)) / 1000);
+const ago = (at) => `${past(at)} ago`;
 
 function showStatus(status) {
   now = Date.parse(status.now);
@@ -187,14 +188,14 @@ function showStatus(status) {
   for (const { caller, url, known, failing } of status.issuers) {
     if (!failing) continue;
     const so = known ? "The last ones are used for a day" : `No token of ${caller} is believed`;
-    notices.push(notice(!known, `The keys for tokens of ${caller} cannot be fetched from ${url}, since ${ago(failing.since)}. ${so}.`, failing.error));
+    notices.push(notice(!known, `The keys for tokens of ${caller} could not be fetched from ${url} for ${past(failing.since)}. ${so}.`, failing.error));
   }
   const otlp = status.telemetry.otlp;
   for (const signal of ["metrics", "traces"]) {
     const failing = otlp?.[signal]?.failing;
-    if (failing) notices.push(notice(false, `Pushes of ${signal} to ${otlp.endpoint} fail, since ${ago(failing.since)}.`, failing.error));
+    if (failing) notices.push(notice(false, `The last push of ${signal} to ${otlp.endpoint} failed, as have all for ${past(failing.since)}.`, failing.error));
   }
-  for (const [what, why] of [["lines", "Log lines are lost, as nobody reads standard error in time, or it cannot be written"], ["spans", "Spans are lost, as the collector does not take them in time"]]) {
+  for (const [what, why] of [["lines", "Log lines are lost, as nobody reads standard error in time, or it cannot be written"], ["spans", "Spans are lost, as there are more than can be pushed, or the collector does not take them"]]) {
     const dropped = status.telemetry.dropped[what];
     if (dropped?.last && now - Date.parse(dropped.last) < LATELY) notices.push(notice(true, `${why}: ${whole(dropped.count)} by now, the last one ${ago(dropped.last)}.`));
   }
