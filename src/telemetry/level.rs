@@ -15,15 +15,18 @@ const CAPPED: [&str; 10] = [
     "h2",
     "hyper",
     "hyper_util",
-    "opentelemetry",
+    EXPORTER,
 ];
 
+/// Its lines are heard, whatever is logged, and none is written: [`super::partial::Ear`].
+const EXPORTER: &str = "opentelemetry";
+
 /// Parts of libraries that say nothing to operators, and up to which level they are heard.
-const SILENT: [(&str, LevelFilter); 2] = [
+const SILENT: [(&str, &str, LevelFilter); 2] = [
     // Each 5xx of STS: the SDK finds no connection to close, as our connections are no ones of its own.
-    ("aws_smithy_runtime::client::http::connection_poisoning", LevelFilter::OFF),
+    ("aws_smithy_runtime", "client::http::connection_poisoning", LevelFilter::OFF),
     // An answer of AWS as a whole; the line of the credentials that could not be loaded says what of it may be told.
-    ("aws_config::profile::credentials", LevelFilter::ERROR),
+    ("aws_config", "profile::credentials", LevelFilter::ERROR),
 ];
 
 const EXPECTED: &str =
@@ -59,10 +62,11 @@ impl Level {
 
     /// What lets these lines through, and no library's that would print what calls carry.
     pub(super) fn filter(&self) -> Targets {
-        let capped = CAPPED.map(|library| (library, self.most.min(LevelFilter::WARN)));
-        let silent = SILENT.map(|(part, most)| (part, self.most.min(most)));
-        let asked = self.targets.iter().map(|(target, most)| (target.as_str(), *most));
-        Targets::new().with_default(self.most).with_targets(asked.chain(capped).chain(silent))
+        let capped = CAPPED.map(|library| (library.to_owned(), self.most.min(LevelFilter::WARN)));
+        let silent = SILENT.map(|(library, module, most)| (format!("{library}::{module}"), self.most.min(most)));
+        let asked = self.targets.iter().cloned();
+        let heard = (EXPORTER.to_owned(), LevelFilter::WARN);
+        Targets::new().with_default(self.most).with_targets(asked.chain(capped).chain(silent).chain([heard]))
     }
 }
 
