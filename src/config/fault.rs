@@ -1,7 +1,7 @@
 //! What is wrong with a configuration file: where, which key, and what would be right.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -78,12 +78,19 @@ impl fmt::Display for Faults {
                 write!(f, ":{line}:{column}")?;
             }
             if !fault.key.is_empty() {
-                write!(f, ": {}", fault.key)?;
+                f.write_str(": ")?;
+                put(f, &fault.key)?;
             }
-            write!(f, ": {}", fault.message)?;
+            f.write_str(": ")?;
+            put(f, &fault.message)?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Faults {}
+
+/// A name in the file may have breaks of lines, and a fault has none.
+fn put(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+}

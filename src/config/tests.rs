@@ -97,6 +97,7 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
     let key = "credentials: default";
     for (what, text, expected) in [
         ("a typing error", "polices: {}".into(), "f.yaml:1:1: polices: is not a setting: did you mean `policies`?"),
+        ("a name of two lines", "\"a\\nb\u{e9}\": {}".into(), "f.yaml:1:1: a\\nb\u{e9}: is not a setting"),
         ("a foreign key", "http: {}".into(), "f.yaml:1:1: http: is not a setting: expected one of `server`, `admin`, `telemetry`, `defaults`, `callers`, `policies`"),
         ("a wrong type", "server: 1".into(), "f.yaml:1:9: server: is a single value: expected a map of `listen`"),
         ("a list for a word", "server: {listen: [a]}".into(), "f.yaml:1:18: server.listen: is a list: expected a single value"),
