@@ -1,7 +1,7 @@
 //! What the engine does for one warm call, for `callgrind` to count: `.ci/instructions` runs this and compares.
 //!
-//! Only [`counted`] is collected: from the parsed request to the reply, with policy, admission, credentials, client and
-//! signature in it, and without the gRPC server and the sockets, whose share depends on how the kernel wakes tasks.
+//! Only [`counted`] is collected: from the parsed request to the reply, with policy, admission, credentials, client,
+//! signature, the policy's figures and the access line in it, and without the gRPC server and the sockets, whose share depends on how the kernel wakes tasks.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -21,8 +21,9 @@ use lambda_policy::{
     execute::{Choice, Engine, Input, Request},
     lambda,
     policy::Caller,
-    telemetry::Metrics,
+    telemetry::{Metrics, log, writer},
 };
+use tracing_subscriber::filter::LevelFilter;
 
 const WARM_UP: usize = 200;
 /// As many as `.ci/instructions` divides by.
@@ -64,13 +65,20 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-fn request(payload: &Bytes) -> Request {
+/// A call as a front has it made.
+async fn call(engine: &Engine, payload: &Bytes) {
+    let line = engine.line("ExecutePolicy", "orders");
     let policy = Choice::Named("orders".to_owned());
-    Request::new(Caller::default(), policy, Input::Payload(payload.clone()), None)
+    let request = Request::new(Caller::default(), policy, Input::Payload(payload.clone()), None);
+    let reply = engine.execute(request.told_by(&line)).await.unwrap();
+    line.answered(reply.answered());
 }
 
 fn main() {
     lambda::install_crypto();
+    log::start(log::Form::Json, LevelFilter::INFO);
+    // As on a worker.
+    writer::keep();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| answer(stream)))));
@@ -85,10 +93,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for _ in 0..WARM_UP {
-            engine.execute(request(&payload)).await.unwrap();
+            call(&engine, &payload).await;
         }
         for _ in 0..CALLS {
-            Counted(Box::pin(engine.execute(request(&payload)))).await.unwrap();
+            Counted(Box::pin(call(&engine, &payload))).await;
         }
     });
 }

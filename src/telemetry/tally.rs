@@ -118,12 +118,9 @@ impl Tally {
     pub(super) fn count(&self, end: End, took: Duration) {
         let counted = self.0.get_or_init(Box::default);
         let way = match end {
-            End::Ok => 0,
-            End::FunctionError(_) => 1,
             End::Error(_) if end.is_own() => OWN_WAY,
-            End::Error(_) => 2,
-            End::Cancelled => 3,
             End::GivenUp => GIVEN_UP_WAY,
+            End::Ok | End::FunctionError(_) | End::Error(_) | End::Cancelled => end.place(),
         };
         if let (Some(ended), Some(fresh)) = (counted.ended.get(way), counted.fresh.get(spread::bucket(took))) {
             ended.fetch_add(1, Ordering::Relaxed);

@@ -86,13 +86,17 @@ impl Kept {
             self.0.clear();
         }
     }
+
+    /// If a value has panicked while it was put, there is a line without an end.
+    fn cut(&mut self) {
+        let whole = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        self.0.truncate(whole);
+    }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // If a value has panicked while it was put, there is a line without an end.
-        let whole = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        self.0.truncate(whole);
+        self.cut();
         self.write();
     }
 }
@@ -156,5 +160,14 @@ mod tests {
             taken()
         });
         assert_eq!(worker.join().ok().as_deref(), Some("outer\n"));
+    }
+
+    #[test]
+    fn half_a_line_is_none() {
+        for (kept, whole) in [("", ""), ("half", ""), ("one\ntwo\n", "one\ntwo\n"), ("one\nhal", "one\n")] {
+            let mut kept = Kept(kept.as_bytes().to_vec());
+            kept.cut();
+            assert_eq!(std::mem::take(&mut kept.0), whole.as_bytes());
+        }
     }
 }
