@@ -374,7 +374,8 @@ async fn connections_that_end_just_as_they_are_used_let_no_call_run_twice() {
         tokio::time::sleep(Duration::from_millis(7)).await;
         proxy.end_all(if n % 2 == 0 { Close } else { Reset });
     }
-    load.more(50).await;
+    // On a slow machine most calls before were cut off; these go well.
+    load.more(150).await;
     let tally = load.stop().await;
     assert!(proxy.accepted() > 50, "{}", proxy.accepted());
     let mut maybe = 0;
